@@ -1,0 +1,102 @@
+//! Why a packet was dropped: one enum is the counter's index, the metric's label and the trace's text.
+
+macro_rules! drop_reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $label:literal,)+) => {
+        /// Why a packet was dropped. Each reason has a counter of its own.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// All reasons, in the order of their discriminants.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The metric's label.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Shorter than its own headers claim, or than the smallest packet of its kind.
+    Truncated => "truncated",
+    /// A field holds a value that its specification does not allow.
+    Malformed => "malformed",
+    /// A message type that WireGuard does not have.
+    UnknownType => "unknown_type",
+    /// Larger than any frame can hold.
+    Oversized => "oversized",
+    /// mac1 of a handshake message does not match our public key.
+    BadMac1 => "bad_mac1",
+    /// Under load, without a valid mac2: a cookie reply was sent instead.
+    CookieRequired => "cookie_required",
+    /// Too many handshake messages from one source.
+    HandshakeRate => "handshake_rate",
+    /// More handshake messages at once than the queue holds.
+    HandshakeQueueFull => "handshake_queue_full",
+    /// A handshake message that does not authenticate.
+    BadHandshake => "bad_handshake",
+    /// A handshake initiation whose timestamp is not newer than the last one's.
+    ReplayedHandshake => "replayed_handshake",
+    /// A handshake message from a key that is not one of our peers.
+    UnknownPeer => "unknown_peer",
+    /// No private key is configured.
+    NoPrivateKey => "no_private_key",
+    /// The receiver index belongs to no session or handshake.
+    UnknownIndex => "unknown_index",
+    /// A cookie reply that does not authenticate or answers nothing that we sent.
+    BadCookie => "bad_cookie",
+    /// The session is past its time or message limit.
+    SessionExpired => "session_expired",
+    /// The counter was seen before, or lies behind the replay window.
+    Replayed => "replayed",
+    /// The AEAD tag of transport data does not match.
+    BadTag => "bad_tag",
+    /// The decrypted packet is neither IPv4 nor IPv6, or its length fields lie.
+    BadInnerPacket => "bad_inner_packet",
+    /// The inner source does not belong to the peer that sent it.
+    SourceNotAllowed => "source_not_allowed",
+    /// No peer has the inner destination in its allowed IPs.
+    NoRoute => "no_route",
+    /// The peer has no endpoint yet.
+    NoEndpoint => "no_endpoint",
+    /// The peer's queue of packets that wait for a handshake is full; the oldest one went.
+    PendingFull => "pending_full",
+    /// The handshake for which this packet waited was given up.
+    HandshakeFailed => "handshake_failed",
+    /// No free frame was left in the lane's pool.
+    NoFrame => "no_frame",
+    /// The lan side could not take the packet.
+    LanFull => "lan_full",
+    /// The wan side could not take the packet.
+    WanFull => "wan_full",
+    /// The kernel refused the packet on the wan side.
+    WanError => "wan_error",
+    /// The kernel refused the packet on the lan side.
+    LanError => "lan_error",
+    /// The hand-over queue between a lane and the control task is full.
+    ControlQueueFull => "control_queue_full",
+    /// The wan or the tunnel interface is going away.
+    ShuttingDown => "shutting_down",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn discriminants_index_the_list_and_labels_differ() {
+        let mut labels: Vec<_> = DropReason::ALL.iter().map(|r| r.label()).collect();
+        for (i, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, i);
+        }
+        labels.sort_unstable();
+        labels.dedup();
+        assert_eq!(labels.len(), DropReason::COUNT);
+    }
+}

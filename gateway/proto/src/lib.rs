@@ -1,0 +1,28 @@
+//! The WireGuard protocol without I/O.
+//!
+//! Enters: datagrams that are not transport data, what the lanes saw of transport data, configuration,
+//! and time. Leaves: datagrams to send, events (sessions that began and ended, endpoints that moved) and
+//! the next time to be called. Never does: read a clock, open a socket, spawn, sleep, or touch transport
+//! data; lanes seal and open that with the [`Session`]s that this crate hands out.
+//!
+//! Specification: "WireGuard: Next Generation Kernel Network Tunnel" (Donenfeld, 2020 revision), cited
+//! by section.
+
+#![forbid(unsafe_code)]
+
+pub mod allowed_ips;
+mod drop_reason;
+pub mod endpoint;
+pub mod pending;
+pub mod replay;
+pub mod session;
+
+pub use allowed_ips::AllowedIps;
+pub use drop_reason::DropReason;
+pub use endpoint::{Endpoint, Event, PeerConfig, PeerUpdate, Transmit, WallClock};
+pub use pending::Pending;
+pub use replay::ReplayWindow;
+pub use session::{PeerId, PeerShared, ReceiverIndex, Role, Session};
+
+/// Bytes of a public, private or preshared key.
+pub const KEY_LEN: usize = 32;

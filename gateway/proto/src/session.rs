@@ -1,0 +1,323 @@
+//! What lanes and the control task share of a peer: its session and its activity.
+//!
+//! Enters: counters, times and byte counts, once per burst. Leaves: counters to seal with, verdicts on
+//! replays, and coarse times from which [`crate::Endpoint`] derives the protocol's timers. Never does:
+//! wait; all but the replay window is a relaxed atomic, and the window's lock is taken once per burst.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use landbridge_aead::Key;
+
+use crate::ReplayWindow;
+
+/// A peer's place in the tables. The generation tells a peer from an earlier one in the same slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId {
+    /// Dense index, below the endpoint's limit of peers.
+    pub slot: u32,
+    /// Differs each time the slot is given to another peer.
+    pub generation: u32,
+}
+
+/// The index by which the receiver of a message finds the session or handshake it belongs to
+/// (paper, section 5.4). Its low [`ReceiverIndex::SLOT_BITS`] bits are a slot that no two live
+/// indices share, so tables need no hashing; the rest is random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReceiverIndex(pub u32);
+
+impl ReceiverIndex {
+    /// Bits of an index that name its slot.
+    pub const SLOT_BITS: u32 = 20;
+    /// How many slots there are.
+    pub const SLOTS: usize = 1 << Self::SLOT_BITS;
+
+    /// The slot, below [`ReceiverIndex::SLOTS`].
+    #[inline]
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        (self.0 & ((1 << Self::SLOT_BITS) - 1)) as usize
+    }
+}
+
+/// Which side began the handshake of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// We sent the initiation.
+    Initiator,
+    /// We answered it.
+    Responder,
+}
+
+/// One pair of transport keys.
+#[derive(Debug)]
+pub struct Session {
+    /// The peer at the other end.
+    pub peer: PeerId,
+    /// What the lanes report of that peer.
+    pub shared: Arc<PeerShared>,
+    /// The index that the peer writes into what it sends us.
+    pub local_index: ReceiverIndex,
+    /// The index that we write into what we send.
+    pub remote_index: ReceiverIndex,
+    /// Which side began.
+    pub role: Role,
+    /// When the keys were derived.
+    pub created: Instant,
+    /// Seals what we send.
+    pub seal_key: Key,
+    /// Opens what we receive.
+    pub open_key: Key,
+    /// Until when and up to which counter the keys may be used.
+    pub limits: SessionLimits,
+    send_counter: AtomicU64,
+    confirmed: AtomicBool,
+    replay: Mutex<ReplayWindow>,
+}
+
+/// Until when and up to which counter a session may be used (paper, section 6.1).
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// REJECT-AFTER-TIME.
+    pub reject_after: Duration,
+    /// REJECT-AFTER-MESSAGES: the first counter that must not be used.
+    pub reject_after_messages: u64,
+}
+
+impl Session {
+    /// A session at its start. A responder's session is unconfirmed until the initiator has used it.
+    #[must_use]
+    #[expect(clippy::too_many_arguments, reason = "the one place where a handshake's results meet")]
+    pub fn new(
+        peer: PeerId,
+        shared: Arc<PeerShared>,
+        local_index: ReceiverIndex,
+        remote_index: ReceiverIndex,
+        role: Role,
+        created: Instant,
+        seal_key: Key,
+        open_key: Key,
+        limits: SessionLimits,
+    ) -> Self {
+        Self {
+            peer,
+            shared,
+            local_index,
+            remote_index,
+            role,
+            created,
+            seal_key,
+            open_key,
+            limits,
+            send_counter: AtomicU64::new(0),
+            confirmed: AtomicBool::new(role == Role::Initiator),
+            replay: Mutex::new(ReplayWindow::new()),
+        }
+    }
+
+    /// Takes `n` consecutive counters for a burst and returns the first, or `None` when not all of them
+    /// lie below REJECT-AFTER-MESSAGES.
+    #[inline]
+    #[must_use]
+    pub fn take_counters(&self, n: u64) -> Option<u64> {
+        let first = self.send_counter.fetch_add(n, Ordering::Relaxed);
+        match first.checked_add(n) {
+            Some(end) if end <= self.limits.reject_after_messages => Some(first),
+            _ => {
+                // Undo, so that no number of attempts can bring the counter round to zero.
+                self.send_counter.fetch_sub(n, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+
+    /// How many counters were handed out.
+    #[must_use]
+    pub fn sent_messages(&self) -> u64 {
+        self.send_counter.load(Ordering::Relaxed)
+    }
+
+    /// Sets the counter, for tests of the limits by count.
+    #[doc(hidden)]
+    pub fn set_sent_messages(&self, n: u64) {
+        self.send_counter.store(n, Ordering::Relaxed);
+    }
+
+    /// Whether REJECT-AFTER-TIME has passed: then it neither seals nor opens.
+    #[inline]
+    #[must_use]
+    pub fn is_expired(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.created) >= self.limits.reject_after
+    }
+
+    /// Whether the peer has proved that it holds the keys.
+    #[inline]
+    #[must_use]
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the peer used the session; true for the first caller, who tells the control task.
+    #[inline]
+    pub fn confirm(&self) -> bool {
+        !self.confirmed.load(Ordering::Relaxed) && !self.confirmed.swap(true, Ordering::AcqRel)
+    }
+
+    /// The replay window, to be locked once per burst.
+    #[inline]
+    pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {
+        // A window is valid between any two of its operations, so a poisoned lock is no reason to stop.
+        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What lanes report of a peer. Written at most once per burst, read by the control task on its tick.
+#[derive(Debug)]
+pub struct PeerShared {
+    epoch: Instant,
+    /// Milliseconds after the epoch, plus one; zero is never.
+    data_sent_ms: AtomicU64,
+    data_received_ms: AtomicU64,
+    any_sent_ms: AtomicU64,
+    any_received_ms: AtomicU64,
+    tx_bytes: AtomicU64,
+    rx_bytes: AtomicU64,
+    tx_packets: AtomicU64,
+    rx_packets: AtomicU64,
+    active: AtomicBool,
+    wants_session: AtomicBool,
+}
+
+impl PeerShared {
+    /// Nothing seen yet. Times are kept relative to `epoch`.
+    #[must_use]
+    pub fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            data_sent_ms: AtomicU64::new(0),
+            data_received_ms: AtomicU64::new(0),
+            any_sent_ms: AtomicU64::new(0),
+            any_received_ms: AtomicU64::new(0),
+            tx_bytes: AtomicU64::new(0),
+            rx_bytes: AtomicU64::new(0),
+            tx_packets: AtomicU64::new(0),
+            rx_packets: AtomicU64::new(0),
+            active: AtomicBool::new(false),
+            wants_session: AtomicBool::new(false),
+        }
+    }
+
+    fn stamp(&self, slot: &AtomicU64, now: Instant) {
+        let ms = now.saturating_duration_since(self.epoch).as_millis() as u64 + 1;
+        slot.fetch_max(ms, Ordering::Relaxed);
+    }
+
+    fn time(&self, slot: &AtomicU64) -> Option<Instant> {
+        match slot.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(self.epoch + Duration::from_millis(ms - 1)),
+        }
+    }
+
+    /// Reports a sealed burst: `datagram_bytes` of UDP payload in `packets` packets, `data` when at least
+    /// one was not a keepalive. True when the peer was not marked active: the caller then tells the
+    /// control task.
+    pub fn sent(&self, now: Instant, packets: u64, datagram_bytes: u64, data: bool) -> bool {
+        self.stamp(&self.any_sent_ms, now);
+        if data {
+            self.stamp(&self.data_sent_ms, now);
+        }
+        self.tx_packets.fetch_add(packets, Ordering::Relaxed);
+        self.tx_bytes.fetch_add(datagram_bytes, Ordering::Relaxed);
+        self.mark_active()
+    }
+
+    /// Reports an opened burst, in the same terms as [`PeerShared::sent`].
+    pub fn received(&self, now: Instant, packets: u64, datagram_bytes: u64, data: bool) -> bool {
+        self.stamp(&self.any_received_ms, now);
+        if data {
+            self.stamp(&self.data_received_ms, now);
+        }
+        self.rx_packets.fetch_add(packets, Ordering::Relaxed);
+        self.rx_bytes.fetch_add(datagram_bytes, Ordering::Relaxed);
+        self.mark_active()
+    }
+
+    fn mark_active(&self) -> bool {
+        !self.active.load(Ordering::Relaxed) && !self.active.swap(true, Ordering::AcqRel)
+    }
+
+    /// Clears the mark that [`PeerShared::sent`] and [`PeerShared::received`] set; true when it was set.
+    pub fn take_active(&self) -> bool {
+        self.active.swap(false, Ordering::AcqRel)
+    }
+
+    /// Notes that a packet waits for a session; true for the first caller, who tells the control task.
+    pub fn want_session(&self) -> bool {
+        !self.wants_session.load(Ordering::Relaxed) && !self.wants_session.swap(true, Ordering::AcqRel)
+    }
+
+    /// Clears the mark that [`PeerShared::want_session`] set; true when it was set.
+    pub fn take_wants_session(&self) -> bool {
+        self.wants_session.swap(false, Ordering::AcqRel)
+    }
+
+    /// When transport data that was not a keepalive was last sent.
+    #[must_use]
+    pub fn data_sent(&self) -> Option<Instant> {
+        self.time(&self.data_sent_ms)
+    }
+
+    /// When transport data that was not a keepalive was last received.
+    #[must_use]
+    pub fn data_received(&self) -> Option<Instant> {
+        self.time(&self.data_received_ms)
+    }
+
+    /// When any transport data was last sent.
+    #[must_use]
+    pub fn any_sent(&self) -> Option<Instant> {
+        self.time(&self.any_sent_ms)
+    }
+
+    /// When any transport data was last received.
+    #[must_use]
+    pub fn any_received(&self) -> Option<Instant> {
+        self.time(&self.any_received_ms)
+    }
+
+    /// Adds the bytes of a handshake message that was sent.
+    pub fn add_handshake_sent(&self, bytes: u64) {
+        self.tx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Adds the bytes of a handshake message that was received.
+    pub fn add_handshake_received(&self, bytes: u64) {
+        self.rx_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// UDP payload bytes sent, handshakes included.
+    #[must_use]
+    pub fn tx_bytes(&self) -> u64 {
+        self.tx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// UDP payload bytes received, handshakes included.
+    #[must_use]
+    pub fn rx_bytes(&self) -> u64 {
+        self.rx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Transport data packets sent.
+    #[must_use]
+    pub fn tx_packets(&self) -> u64 {
+        self.tx_packets.load(Ordering::Relaxed)
+    }
+
+    /// Transport data packets received.
+    #[must_use]
+    pub fn rx_packets(&self) -> u64 {
+        self.rx_packets.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,166 @@
+//! What lanes look up: an immutable snapshot that the control task publishes whole.
+//!
+//! A snapshot is cheap to derive from the last one: tables are two levels of shared chunks, of which a
+//! change copies one chunk and the root.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use arrayvec::ArrayVec;
+use landbridge_proto::{AllowedIps, PeerId, PeerShared, ReceiverIndex, Session};
+
+/// The place where the control task publishes and every lane reads.
+pub type Published = Arc<ArcSwap<Tables>>;
+
+/// One snapshot.
+#[derive(Debug, Clone)]
+pub struct Tables {
+    /// Sessions by the slot of their local index.
+    pub sessions: Table<Arc<Session>>,
+    /// Peers by slot.
+    pub peers: Table<Arc<PeerEntry>>,
+    /// Inner addresses to peers.
+    pub routes: Arc<AllowedIps>,
+    /// MTU of the tunnel interface: padding stops there.
+    pub mtu: u32,
+    /// The UDP port that outer packets come from.
+    pub listen_port: u16,
+}
+
+impl Tables {
+    /// No session, no peer.
+    #[must_use]
+    pub fn new(mtu: u32) -> Self {
+        Self { sessions: Table::new(), peers: Table::new(), routes: Arc::new(AllowedIps::new()), mtu, listen_port: 0 }
+    }
+
+    /// The session that opens packets with this index.
+    #[inline]
+    #[must_use]
+    pub fn session(&self, index: ReceiverIndex) -> Option<&Arc<Session>> {
+        self.sessions.at(index.slot()).filter(|session| session.local_index == index)
+    }
+
+    /// A peer.
+    #[inline]
+    #[must_use]
+    pub fn peer(&self, id: PeerId) -> Option<&Arc<PeerEntry>> {
+        self.peers.at(id.slot as usize).filter(|entry| entry.id == id)
+    }
+}
+
+/// What a lane needs to send to a peer.
+#[derive(Debug, Clone)]
+pub struct PeerEntry {
+    /// The peer.
+    pub id: PeerId,
+    /// What lanes report of it.
+    pub shared: Arc<PeerShared>,
+    /// The session to seal with.
+    pub session: Option<Arc<Session>>,
+    /// The path in use.
+    pub path: Option<Arc<Path>>,
+}
+
+/// One way to reach a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// Where the peer is.
+    pub remote: SocketAddr,
+    /// The address of ours to send from; `None` lets the kernel choose.
+    pub local: Option<IpAddr>,
+    /// How to reach it past the kernel; `None` while the neighbour is unresolved or the route leads elsewhere: then the
+    /// kernel's socket is used.
+    pub wire: Option<Wire>,
+}
+
+/// What stands before the IP header on the wire, and where to put it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wire {
+    /// The wan interface (of those the gateway has bound) whose ring is used.
+    pub if_index: u32,
+    /// The address of ours to send from; same family as the path's remote.
+    pub source: IpAddr,
+    /// Ethernet header with up to two VLAN tags, EtherType included.
+    pub ethernet: ArrayVec<u8, 22>,
+    /// MTU of that way: larger outer IP packets take the kernel's socket, which fragments.
+    pub mtu: u32,
+}
+
+const CHUNK: usize = 1 << 10;
+
+/// A sparse array in two levels; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Table<T> {
+    chunks: Arc<[Option<Chunk<T>>]>,
+}
+
+type Chunk<T> = Arc<[Option<T>]>;
+
+impl<T: Clone> Table<T> {
+    /// Nothing anywhere.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { chunks: Arc::from([]) }
+    }
+
+    /// The entry at an index.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&T> {
+        self.chunks.get(index / CHUNK)?.as_ref()?[index % CHUNK].as_ref()
+    }
+
+    /// Puts or (with `None`) removes the entry at an index.
+    pub fn set(&mut self, index: usize, entry: Option<T>) {
+        let place = index / CHUNK;
+        if place >= self.chunks.len() {
+            if entry.is_none() {
+                return;
+            }
+            let mut longer = self.chunks.to_vec();
+            longer.resize(place + 1, None);
+            self.chunks = longer.into();
+        }
+        let chunk = &mut Arc::make_mut(&mut self.chunks)[place];
+        let entries = chunk.get_or_insert_with(|| vec![None; CHUNK].into());
+        Arc::make_mut(entries)[index % CHUNK] = entry;
+    }
+
+    /// Every entry with its index.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> + '_ {
+        self.chunks.iter().enumerate().flat_map(|(place, chunk)| {
+            chunk.iter().flat_map(move |entries| {
+                entries.iter().enumerate().filter_map(move |(i, entry)| Some((place * CHUNK + i, entry.as_ref()?)))
+            })
+        })
+    }
+}
+
+impl<T: Clone> Default for Table<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_keeps_what_it_had_when_its_successor_changes() {
+        let mut table = Table::new();
+        for index in [0, 1023, 1024, 1_048_575] {
+            table.set(index, Some(index));
+        }
+        let before = table.clone();
+        table.set(1024, None);
+        table.set(5, Some(5));
+        assert_eq!(before.at(1024), Some(&1024));
+        assert_eq!(before.at(5), None);
+        assert_eq!(table.at(1024), None);
+        assert_eq!(table.iter().map(|(i, _)| i).collect::<Vec<_>>(), [0, 5, 1023, 1_048_575]);
+        assert_eq!(table.at(usize::MAX), None);
+    }
+}

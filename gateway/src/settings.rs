@@ -1,0 +1,191 @@
+//! What a gateway is told to be: validated, complete, and independent of the file it was read from.
+//!
+//! Enters: nothing; [`crate::config`] and the command line make these values. Leaves: nothing; they are
+//! read by [`crate::control`] at start. Never does: parse text.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use ipnet::IpNet;
+use zeroize::Zeroizing;
+
+/// A private or preshared key, wiped when it is dropped and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Zeroizing<[u8; 32]>);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A peer's or our own public key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One gateway.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The tunnel interface.
+    pub interface: String,
+    /// Our private key; a `wg` interface starts without one.
+    pub private_key: Option<Secret>,
+    /// The UDP port; `None` picks a free one.
+    pub listen_port: Option<u16>,
+    /// Mark of outer packets, for policy routing.
+    pub fwmark: Option<u32>,
+    /// Addresses of the tunnel interface.
+    pub addresses: Vec<IpNet>,
+    /// MTU of the tunnel interface; `None` derives it from the routes to the endpoints.
+    pub mtu: Option<u32>,
+    /// Where the routes to the peers' allowed IPs go.
+    pub table: RouteTable,
+    /// Name servers and search domains, for resolvconf.
+    pub dns: Vec<String>,
+    /// Commands around start and stop; `%i` stands for the interface.
+    pub hooks: Hooks,
+    /// The side towards the internet.
+    pub wan: Wan,
+    /// The side towards the site.
+    pub lan: Lan,
+    /// How many lanes; `None` picks by cores and queues.
+    pub lanes: Option<usize>,
+    /// Small frames of packet memory per lane.
+    pub frames_per_lane: u32,
+    /// Where Prometheus scrapes.
+    pub metrics: Option<SocketAddr>,
+    /// User to become after start.
+    pub user: Option<String>,
+    /// The other sites.
+    pub peers: Vec<Peer>,
+}
+
+/// The wan side.
+#[derive(Debug, Clone, Default)]
+pub struct Wan {
+    /// Which backend.
+    pub backend: WanBackend,
+    /// Interfaces that the `xdp` backend binds to; empty: the one that the default route or the endpoints' routes use.
+    pub interfaces: Vec<String>,
+    /// How the XDP program is attached.
+    pub xdp_mode: XdpMode,
+    /// Never try zero-copy.
+    pub copy: bool,
+    /// Entries of each AF_XDP ring.
+    pub ring: u32,
+    /// Busy polling budget; `None` for off.
+    pub busy_poll: Option<u32>,
+}
+
+/// Which backend the wan side uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WanBackend {
+    /// The best that the driver at hand supports.
+    #[default]
+    Auto,
+    /// AF_XDP rings.
+    Xdp,
+    /// The kernel's UDP socket with segmentation offload.
+    Udp,
+}
+
+/// How the XDP program is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum XdpMode {
+    /// Native where the driver has it, generic else.
+    #[default]
+    Auto,
+    /// In the driver.
+    Native,
+    /// In the kernel's stack.
+    Generic,
+}
+
+/// The lan side.
+#[derive(Debug, Clone, Default)]
+pub struct Lan {
+    /// Which backend.
+    pub backend: LanBackend,
+    /// Interfaces that the `xdp` backend will bind to.
+    pub interfaces: Vec<String>,
+    /// Offer segmentation offload on the TUN.
+    pub offloads: bool,
+}
+
+/// Which backend the lan side uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LanBackend {
+    /// The best that is there.
+    #[default]
+    Auto,
+    /// A TUN device.
+    Tun,
+}
+
+/// Where routes to allowed IPs are put, as in wg-quick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RouteTable {
+    /// The main table; a default route gets a table of its own and two rules, as wg-quick does.
+    #[default]
+    Auto,
+    /// Nowhere.
+    Off,
+    /// This table.
+    Id(u32),
+}
+
+/// Commands around start and stop.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are wg-quick's")]
+pub struct Hooks {
+    pub pre_up: Vec<String>,
+    pub post_up: Vec<String>,
+    pub pre_down: Vec<String>,
+    pub post_down: Vec<String>,
+}
+
+/// A peer.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its key.
+    pub public_key: PublicKey,
+    /// A name for logs, status and metrics.
+    pub name: Option<String>,
+    /// Its preshared key.
+    pub preshared_key: Option<Secret>,
+    /// Where it is.
+    pub endpoint: Option<EndpointName>,
+    /// What lies behind it.
+    pub allowed_ips: Vec<IpNet>,
+    /// Interval of persistent keepalives.
+    pub persistent_keepalive: Option<Duration>,
+}
+
+/// An endpoint as written: an address or a host name, and a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointName {
+    /// IPv4 address, IPv6 address without brackets, or host name.
+    pub host: String,
+    /// UDP port.
+    pub port: u16,
+}
+
+/// Where settings came from, for messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(pub PathBuf);

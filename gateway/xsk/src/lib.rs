@@ -1,0 +1,21 @@
+//! AF_XDP sockets, packet memory and the system's packet interfaces.
+//!
+//! Enters: frames to send, queue numbers, interface names. Leaves: frames received. Never does: look
+//! into a packet, keep a table, or wait longer than asked. All `unsafe` of Landbridge that concerns the
+//! kernel or packet memory lives here, behind types that cannot be misused.
+
+#![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
+
+pub mod memory;
+pub mod socket;
+pub mod tun;
+
+pub use memory::{Frame, Memory, MemoryConfig, Pool};
+pub use socket::{Bound, Xsk, XskConfig, XskStatistics};
+pub use tun::{Tun, TunConfig, TunQueue};
+
+/// How many frames a burst holds.
+pub const BURST: usize = 64;
+
+/// A fixed-capacity batch of frames, the unit of every hand-over.
+pub type Burst = arrayvec::ArrayVec<Frame, BURST>;
