@@ -8,3 +8,4 @@
 
 pub mod datapath;
 pub mod settings;
+pub mod status;

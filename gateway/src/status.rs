@@ -1,0 +1,133 @@
+//! What a running gateway tells of itself, as JSON over a Unix socket: one connection, one object.
+//!
+//! Enters: a connection to `/run/landbridge/IFNAME.sock`. Leaves: one [`Status`]. Never does: change
+//! anything; configuration goes through the UAPI socket.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Where the status socket of an interface is.
+#[must_use]
+pub fn socket_path(interface: &str) -> PathBuf {
+    PathBuf::from(format!("/run/landbridge/{interface}.sock"))
+}
+
+/// One gateway.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Process id.
+    pub pid: u32,
+    /// The tunnel interface.
+    pub interface: String,
+    /// Our public key, base64.
+    pub public_key: Option<String>,
+    /// UDP port.
+    pub listen_port: u16,
+    /// MTU of the tunnel interface.
+    pub mtu: u32,
+    /// Seconds since start.
+    pub uptime_seconds: u64,
+    /// What the wan side bound.
+    pub wan: WanStatus,
+    /// What the lan side bound.
+    pub lan: LanStatus,
+    /// Every lane.
+    pub lanes: Vec<LaneStatus>,
+    /// Counters of the XDP program by verdict; empty without XDP.
+    pub xdp_verdicts: BTreeMap<String, u64>,
+    /// Packets dropped by the lanes and the control task, by reason; zeros are left out.
+    pub drops: BTreeMap<String, u64>,
+    /// Every peer.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// The wan side.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WanStatus {
+    /// `xdp` or `udp`.
+    pub backend: String,
+    /// Why that one.
+    pub reason: String,
+    /// Interfaces with an XDP program.
+    pub interfaces: Vec<WanInterfaceStatus>,
+}
+
+/// One wan interface.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WanInterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its driver, as ethtool says.
+    pub driver: Option<String>,
+    /// `native` or `generic`.
+    pub xdp_mode: String,
+    /// `zero-copy` or `copy`.
+    pub copy_mode: String,
+    /// Its queues that are bound.
+    pub queues: u32,
+}
+
+/// The lan side.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LanStatus {
+    /// `tun`.
+    pub backend: String,
+    /// Why that one.
+    pub reason: String,
+    /// TCP segmentation offload.
+    pub tso: bool,
+    /// UDP segmentation offload.
+    pub uso: bool,
+    /// Queues.
+    pub queues: usize,
+}
+
+/// One lane.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LaneStatus {
+    /// Its number.
+    pub lane: usize,
+    /// The CPU it is pinned to.
+    pub cpu: Option<usize>,
+    /// Its counters ([`crate::datapath::stats::LaneStats`]).
+    pub counters: BTreeMap<String, u64>,
+}
+
+/// One peer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its key, base64.
+    pub public_key: String,
+    /// Its name in the configuration.
+    pub name: Option<String>,
+    /// Where it is.
+    pub endpoint: Option<SocketAddr>,
+    /// The address of ours that it uses.
+    pub local: Option<IpAddr>,
+    /// How packets leave: `xdp IFNAME`, `socket`, or why there is no path.
+    pub path: String,
+    /// What lies behind it.
+    pub allowed_ips: Vec<IpNet>,
+    /// Seconds between persistent keepalives.
+    pub persistent_keepalive_seconds: Option<u64>,
+    /// Seconds since the last handshake.
+    pub last_handshake_seconds_ago: Option<u64>,
+    /// Seconds since the epoch of the last handshake.
+    pub last_handshake_unix_seconds: Option<u64>,
+    /// How long the last handshake took that we began.
+    pub handshake_ms: Option<f64>,
+    /// UDP payload bytes received.
+    pub rx_bytes: u64,
+    /// UDP payload bytes sent.
+    pub tx_bytes: u64,
+    /// Transport data packets received.
+    pub rx_packets: u64,
+    /// Transport data packets sent.
+    pub tx_packets: u64,
+}
