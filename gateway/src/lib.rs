@@ -7,5 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod datapath;
+pub mod gateway;
 pub mod settings;
 pub mod status;
