@@ -1,0 +1,298 @@
+//! Starts, names and stops the lanes.
+//!
+//! Enters: what each lane shall own (rings, kernel socket, TUN queue) and the published tables. Leaves: one
+//! thread per lane, and for each the handle by which the control task reaches it. Never does: touch a
+//! packet; that is [`super::lane`].
+
+use std::any::Any;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use std::{io, panic, thread};
+
+use crossbeam::queue::ArrayQueue;
+use landbridge_xsk::{Bound, Memory, MemoryConfig, Pool, TunQueue, Xsk, XskConfig};
+
+use super::report::{Command, Link, Report, Waker};
+use super::stats::LaneStats;
+use super::tables::Published;
+
+/// Reports that wait for the control task, per lane.
+const REPORTS: usize = 1024;
+/// Commands that wait for a lane.
+const COMMANDS: usize = 1024;
+/// How long a lane may take to end after it was told to.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Segmentation that the TUN offers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// TCP super-packets in both directions.
+    pub tso: bool,
+    /// UDP super-packets in both directions.
+    pub uso: bool,
+}
+
+/// What a lane shall own.
+#[derive(Debug)]
+pub struct LaneConfig {
+    /// The core it is pinned to.
+    pub cpu: Option<usize>,
+    /// Small frames of its packet memory.
+    pub frames: u32,
+    /// Bytes of each: 2048 or 4096.
+    pub frame_size: u32,
+    /// Frames for packets that no small one holds.
+    pub jumbo_frames: u32,
+    /// Try 2 MiB pages.
+    pub huge_pages: bool,
+    /// Wan queues of this lane; empty for the `udp` backend.
+    pub rings: Vec<XskConfig>,
+    /// The lane's kernel socket; `None`: a lane that only steals.
+    pub socket: Option<UdpSocket>,
+    /// The lane's queue of the tunnel interface.
+    pub lan: Option<TunQueue>,
+    /// What that interface offers.
+    pub offloads: Offloads,
+}
+
+/// A wan queue that is bound.
+#[derive(Debug)]
+pub struct RingBound {
+    /// The interface.
+    pub if_index: u32,
+    /// Its queue.
+    pub queue: u32,
+    /// The socket, for the XSKMAP.
+    pub fd: OwnedFd,
+    /// What the kernel granted.
+    pub bound: Bound,
+}
+
+/// How the control task reaches a lane.
+#[derive(Debug)]
+pub struct LaneHandle {
+    /// Queues and wakers.
+    pub link: Link,
+    /// The lane's counters.
+    pub stats: Arc<LaneStats>,
+    /// The wan queues it has bound.
+    pub rings: Vec<RingBound>,
+    /// The core it is pinned to.
+    pub cpu: Option<usize>,
+}
+
+/// Why the lanes did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaneError {
+    /// No packet memory.
+    #[error("lane {lane}: cannot reserve packet memory ({frames} frames of {frame_size} bytes)")]
+    Memory {
+        /// The lane.
+        lane: usize,
+        /// How many frames.
+        frames: u32,
+        /// Bytes of each.
+        frame_size: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// No AF_XDP socket.
+    #[error("lane {lane}: cannot bind an AF_XDP socket to queue {queue} of interface {if_index}")]
+    Ring {
+        /// The lane.
+        lane: usize,
+        /// The interface.
+        if_index: u32,
+        /// Its queue.
+        queue: u32,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel socket cannot be used.
+    #[error("lane {lane}: cannot prepare its UDP socket")]
+    Socket {
+        /// The lane.
+        lane: usize,
+        /// Why.
+        source: io::Error,
+    },
+    /// No thread or no descriptor for it.
+    #[error("lane {lane}: cannot start its thread")]
+    Thread {
+        /// The lane.
+        lane: usize,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// All lanes of a gateway.
+#[derive(Debug)]
+pub struct Lanes {
+    handles: Vec<LaneHandle>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Starts one lane per configuration. `control` wakes the control task.
+///
+/// # Errors
+/// The step that failed; lanes already started are stopped again.
+pub fn start(configs: Vec<LaneConfig>, published: Published, control: Waker) -> Result<Lanes, LaneError> {
+    let mut lanes = Lanes { handles: Vec::new(), threads: Vec::new() };
+    for (lane, config) in configs.into_iter().enumerate() {
+        match start_one(lane, config, &published, &control) {
+            Ok((handle, thread)) => {
+                lanes.handles.push(handle);
+                lanes.threads.push(thread);
+            }
+            Err(error) => {
+                lanes.stop();
+                return Err(error);
+            }
+        }
+    }
+    Ok(lanes)
+}
+
+impl Lanes {
+    /// One handle per lane, in the order of the configurations.
+    #[must_use]
+    pub fn handles(&self) -> &[LaneHandle] {
+        &self.handles
+    }
+
+    /// Tells every lane to end and waits for it, but not for ever.
+    pub fn stop(self) {
+        for handle in &self.handles {
+            // A full queue must not keep a lane alive: its oldest command makes room.
+            let _ = handle.link.commands.force_push(Command::Stop);
+            handle.link.lane.wake();
+        }
+        let limit = Instant::now() + STOP_LIMIT;
+        for (lane, thread) in self.threads.into_iter().enumerate() {
+            while !thread.is_finished() && Instant::now() < limit {
+                thread::sleep(Duration::from_millis(1));
+            }
+            if !thread.is_finished() {
+                tracing::error!(lane, "the lane did not end in time");
+            } else if thread.join().is_err() {
+                tracing::error!(lane, "the lane ended by a panic");
+            }
+        }
+    }
+}
+
+/// What a lane's thread starts with.
+struct Owned {
+    published: Published,
+    link: Link,
+    stats: Arc<LaneStats>,
+    memory: Memory,
+    pool: Pool,
+    rings: Vec<Xsk>,
+    socket: Option<UdpSocket>,
+    lan: Option<TunQueue>,
+    offloads: Offloads,
+}
+
+fn start_one(
+    lane: usize,
+    config: LaneConfig,
+    published: &Published,
+    control: &Waker,
+) -> Result<(LaneHandle, JoinHandle<()>), LaneError> {
+    let LaneConfig { cpu, frames, frame_size, jumbo_frames, huge_pages, .. } = config;
+    let (memory, pool) = Memory::new(MemoryConfig { frames, frame_size, jumbo_frames, huge_pages })
+        .map_err(|source| LaneError::Memory { lane, frames, frame_size, source })?;
+    let (rings, bound) = bind(lane, &config.rings, &memory)?;
+    let thread_error = |source| LaneError::Thread { lane, source };
+    let link = Link {
+        reports: Arc::new(ArrayQueue::new(REPORTS)),
+        commands: Arc::new(ArrayQueue::new(COMMANDS)),
+        control: control.clone(),
+        lane: Waker::new().map_err(thread_error)?,
+    };
+    let stats = Arc::new(LaneStats::default());
+    let owned = Owned {
+        published: Arc::clone(published),
+        link: link.clone(),
+        stats: Arc::clone(&stats),
+        memory,
+        pool,
+        rings,
+        socket: config.socket,
+        lan: config.lan,
+        offloads: config.offloads,
+    };
+    let thread = thread::Builder::new()
+        .name(format!("lane-{lane}"))
+        .spawn(move || supervise(lane, cpu, owned))
+        .map_err(thread_error)?;
+    Ok((LaneHandle { link, stats, rings: bound, cpu }, thread))
+}
+
+fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, Vec<RingBound>), LaneError> {
+    let mut sockets = Vec::with_capacity(rings.len());
+    let mut bound = Vec::with_capacity(rings.len());
+    for ring in rings {
+        let failed = |source| LaneError::Ring { lane, if_index: ring.if_index, queue: ring.queue, source };
+        let socket = Xsk::open(ring, memory).map_err(failed)?;
+        let fd = socket.as_fd().try_clone_to_owned().map_err(failed)?;
+        bound.push(RingBound { if_index: ring.if_index, queue: ring.queue, fd, bound: socket.bound() });
+        sockets.push(socket);
+    }
+    Ok((sockets, bound))
+}
+
+/// Pins the thread, runs the lane and tells the control task when it ends for another reason than being asked to.
+fn supervise(lane: usize, cpu: Option<usize>, owned: Owned) {
+    if let Some(cpu) = cpu {
+        pin(lane, cpu);
+    }
+    let link = owned.link.clone();
+    // What the lane owns is dropped by the unwinding; nobody else sees it in between.
+    if let Err(cause) = panic::catch_unwind(panic::AssertUnwindSafe(|| run(owned))) {
+        let _ = link.reports.force_push(Report::LaneFailed(format!("lane {lane}: {}", text_of(&*cause))));
+        link.control.wake();
+    }
+}
+
+fn pin(lane: usize, cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    if cpu < rustix::thread::CpuSet::MAX_CPU {
+        set.set(cpu);
+    }
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!(lane, cpu, %error, "the lane runs unpinned");
+    }
+}
+
+fn text_of(cause: &(dyn Any + Send)) -> &str {
+    cause
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| cause.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("panicked")
+}
+
+fn run(owned: Owned) {
+    let Owned { published, link, stats, memory, mut pool, rings, socket, lan, offloads } = owned;
+    let _ = (&published, &stats, &socket, &lan, offloads, &memory);
+    loop {
+        let mut fds = [rustix::event::PollFd::new(&link.lane, rustix::event::PollFlags::IN)];
+        let _ = rustix::event::poll(&mut fds, None);
+        link.lane.clear();
+        while let Some(command) = link.commands.pop() {
+            if matches!(command, Command::Stop) {
+                for ring in rings {
+                    ring.close(&mut pool);
+                }
+                return;
+            }
+        }
+    }
+}
