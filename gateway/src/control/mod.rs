@@ -1,0 +1,3 @@
+//! The control task.
+
+pub mod netlink;
