@@ -6,11 +6,17 @@
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+mod control;
+pub mod frame;
+mod mapping;
 pub mod memory;
+pub mod pool;
 pub mod socket;
 pub mod tun;
 
-pub use memory::{Frame, Memory, MemoryConfig, Pool};
+pub use frame::Frame;
+pub use memory::{Memory, MemoryConfig};
+pub use pool::Pool;
 pub use socket::{Bound, Xsk, XskConfig, XskStatistics};
 pub use tun::{Tun, TunConfig, TunQueue};
 
