@@ -8,7 +8,15 @@
 //! (WireGuard paper, section 5.4.6). Engines that work across packets stand behind [`seal_burst`] and
 //! [`open_burst`], so their callers never learn which one runs.
 
-#![forbid(unsafe_code)]
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod engine;
+#[cfg(target_arch = "x86_64")]
+mod multibuffer;
+
+pub use engine::{Engine, EngineUnavailable, select};
+
+use zeroize::Zeroize;
 
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
 
@@ -32,10 +40,18 @@ impl core::error::Error for BadTag {}
 
 /// A transport key, ready to use for one direction of one session.
 ///
-/// `ring` keeps no handle for wiping its expanded key; the raw bytes handed to [`Key::new`] are the
-/// caller's to wipe.
+/// The key words of engines across packets are wiped on drop. `ring` gives no handle for wiping its
+/// own copy; the bytes handed to [`Key::new`] are the caller's to wipe.
 pub struct Key {
     ring: LessSafeKey,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only engines across packets read it"))]
+    words: [u32; 8],
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.words.zeroize();
+    }
 }
 
 impl core::fmt::Debug for Key {
@@ -49,7 +65,11 @@ impl Key {
     #[must_use]
     pub fn new(bytes: &[u8; KEY_LEN]) -> Self {
         let unbound = UnboundKey::new(&CHACHA20_POLY1305, bytes);
-        Self { ring: LessSafeKey::new(unbound.expect("32 bytes are a ChaCha20-Poly1305 key")) }
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        }
+        Self { ring: LessSafeKey::new(unbound.expect("32 bytes are a ChaCha20-Poly1305 key")), words }
     }
 
     /// Seals the plaintext in `packet[..packet.len() - TAG_LEN]` in place and writes the tag behind it.
@@ -94,20 +114,20 @@ pub struct Packet<'a> {
     pub authentic: bool,
 }
 
-/// Seals every packet of a burst in place: see [`Key::seal`].
+/// Seals every packet of a burst in place, with the engine in use: see [`Key::seal`].
+///
+/// # Panics
+/// When a packet is shorter than [`TAG_LEN`].
 #[inline]
 pub fn seal_burst(burst: &mut [Packet<'_>]) {
-    for packet in burst {
-        packet.key.seal(packet.counter, packet.bytes);
-    }
+    Engine::in_use().seal_burst(burst);
 }
 
-/// Opens every packet of a burst in place and notes in each whether it was authentic: see [`Key::open`].
+/// Opens every packet of a burst in place, with the engine in use, and notes in each whether it was
+/// authentic: see [`Key::open`].
 #[inline]
 pub fn open_burst(burst: &mut [Packet<'_>]) {
-    for packet in burst {
-        packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
-    }
+    Engine::in_use().open_burst(burst);
 }
 
 #[inline]

@@ -1,0 +1,178 @@
+//! Which implementation seals and opens bursts, chosen once per process.
+//!
+//! Enters: what the operator asked for and what the CPU has. Leaves: an engine that agreed with `ring`
+//! on a self-test at start. Never does: change its mind while packets are under way.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::{Key, Packet, TAG_LEN};
+
+/// An implementation of ChaCha20-Poly1305 over bursts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// `ring`, packet by packet: the reference.
+    Ring,
+    /// Sixteen packets at once, AVX-512 with IFMA.
+    Avx512,
+}
+
+/// Why an engine cannot be used here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EngineUnavailable {
+    /// The CPU lacks AVX-512 F, BW, VL or IFMA.
+    Cpu,
+    /// It disagreed with `ring` on the self-test.
+    SelfTest,
+}
+
+impl core::fmt::Display for EngineUnavailable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "the CPU lacks AVX-512 with IFMA",
+            Self::SelfTest => "the engine disagreed with ring on the self-test at start",
+        })
+    }
+}
+
+impl core::error::Error for EngineUnavailable {}
+
+const UNDECIDED: u8 = 0;
+static IN_USE: AtomicU8 = AtomicU8::new(UNDECIDED);
+
+/// Chooses the engine for [`crate::seal_burst`] and [`crate::open_burst`]. Without a call, the first burst
+/// chooses [`Engine::best`].
+///
+/// # Errors
+/// When the CPU lacks what the engine needs, or its self-test failed; the choice is then as before.
+pub fn select(engine: Engine) -> Result<(), EngineUnavailable> {
+    engine.check()?;
+    IN_USE.store(engine.code(), Ordering::Relaxed);
+    Ok(())
+}
+
+impl Engine {
+    /// Every engine, slowest first.
+    pub const ALL: [Self; 2] = [Self::Ring, Self::Avx512];
+
+    /// The fastest engine that works here.
+    #[must_use]
+    pub fn best() -> Self {
+        if Self::Avx512.check().is_ok() { Self::Avx512 } else { Self::Ring }
+    }
+
+    /// The engine that bursts go through.
+    #[inline]
+    #[must_use]
+    pub fn in_use() -> Self {
+        match IN_USE.load(Ordering::Relaxed) {
+            1 => Self::Ring,
+            2 => Self::Avx512,
+            _ => {
+                let best = Self::best();
+                // A choice that another thread made in the meantime stands.
+                let _ = IN_USE.compare_exchange(UNDECIDED, best.code(), Ordering::Relaxed, Ordering::Relaxed);
+                Self::in_use()
+            }
+        }
+    }
+
+    /// Its name in the configuration, in `status` and in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ring => "ring",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Ring => 1,
+            Self::Avx512 => 2,
+        }
+    }
+
+    /// Whether the CPU has what it needs and it agrees with `ring`.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(self) -> Result<(), EngineUnavailable> {
+        match self {
+            Self::Ring => Ok(()),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if crate::avx512::is_supported() => {
+                if agrees_with_ring(crate::multibuffer::seal_burst, crate::multibuffer::open_burst) {
+                    Ok(())
+                } else {
+                    Err(EngineUnavailable::SelfTest)
+                }
+            }
+            Self::Avx512 => Err(EngineUnavailable::Cpu),
+        }
+    }
+
+    /// Seals a burst with this engine; [`Engine::check`] must have found it usable, else `ring` does it.
+    pub fn seal_burst(self, burst: &mut [Packet<'_>]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if crate::avx512::is_supported() => crate::multibuffer::seal_burst(burst),
+            Self::Ring | Self::Avx512 => {
+                for packet in burst {
+                    packet.key.seal(packet.counter, packet.bytes);
+                }
+            }
+        }
+    }
+
+    /// Opens a burst with this engine, in the same terms.
+    pub fn open_burst(self, burst: &mut [Packet<'_>]) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 if crate::avx512::is_supported() => crate::multibuffer::open_burst(burst),
+            Self::Ring | Self::Avx512 => {
+                for packet in burst {
+                    packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
+                }
+            }
+        }
+    }
+}
+
+/// Seals and opens a burst of mixed lengths with the engine and packet by packet with `ring`.
+#[cfg(target_arch = "x86_64")]
+fn agrees_with_ring(seal: fn(&mut [Packet<'_>]), open: fn(&mut [Packet<'_>])) -> bool {
+    const LENGTHS: [usize; 20] =
+        [0, 1, 15, 16, 17, 48, 63, 64, 65, 80, 127, 128, 200, 512, 575, 1024, 1279, 1420, 33, 96];
+    let key = Key::new(&core::array::from_fn(|i| (i as u8).wrapping_mul(37) ^ 0x5a));
+    let counter = |i: usize| (i as u64).wrapping_mul(0x0123_4567_89ab_cdef);
+    let plain = LENGTHS.map(|len| (0..len + TAG_LEN).map(|i| (i * 7 + len) as u8).collect::<Vec<u8>>());
+    let mut reference = plain.clone();
+    for (i, packet) in reference.iter_mut().enumerate() {
+        key.seal(counter(i), packet);
+    }
+    let mut sealed = plain.clone();
+    seal(&mut burst_of(&key, &mut sealed, counter));
+    if sealed != reference {
+        return false;
+    }
+    let forged = 7;
+    sealed[forged][3] ^= 0x80;
+    let mut burst = burst_of(&key, &mut sealed, counter);
+    open(&mut burst);
+    let verdicts_right = burst.iter().enumerate().all(|(i, packet)| packet.authentic == (i != forged));
+    drop(burst);
+    verdicts_right
+        && sealed.iter().zip(&plain).enumerate().all(|(i, (opened, plain))| {
+            let text = plain.len() - TAG_LEN;
+            i == forged || opened[..text] == plain[..text]
+        })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn burst_of<'a>(key: &'a Key, packets: &'a mut [Vec<u8>], counter: impl Fn(usize) -> u64) -> Vec<Packet<'a>> {
+    packets
+        .iter_mut()
+        .enumerate()
+        .map(|(i, bytes)| Packet { key, counter: counter(i), bytes, authentic: false })
+        .collect()
+}
