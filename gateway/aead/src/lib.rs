@@ -174,7 +174,7 @@ mod tests {
         for (i, packet) in one_by_one.iter_mut().enumerate() {
             keys[i % 2].seal(i as u64, packet);
         }
-        let mut together = plain.clone();
+        let mut together = plain;
         let mut burst: Vec<Packet<'_>> = together
             .iter_mut()
             .enumerate()
