@@ -4,7 +4,15 @@
 //! bursts of frames to the other side, counters, and reports to the control task. Never does: wait for
 //! the control task, allocate per packet, or decide about the protocol's state.
 
+pub mod checksum;
+mod flow;
+pub mod inner;
+pub mod join;
 pub mod lanes;
 pub mod report;
+pub mod segment;
 pub mod stats;
 pub mod tables;
+pub mod transport;
+pub mod vnet;
+pub mod wire;

@@ -1,0 +1,133 @@
+//! What a lane needs to know of an inner packet: whose it is and how long it is.
+//!
+//! Enters: bytes that begin with an IP header, from the lan side or out of a sealed packet, where padding
+//! may follow. Leaves: source, destination and the packet's own length. Never does: look behind the IP
+//! header, or verify a checksum; the host that receives the packet does.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use landbridge_proto::DropReason;
+
+/// Bytes of an IPv4 header without options.
+pub const IPV4_LEN: usize = 20;
+/// Bytes of an IPv6 header without extensions.
+pub const IPV6_LEN: usize = 40;
+
+/// An inner packet's addresses and length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InnerPacket {
+    /// Who sent it.
+    pub source: IpAddr,
+    /// Whom it is for.
+    pub destination: IpAddr,
+    /// Its length by its own header: what follows is padding.
+    pub len: usize,
+}
+
+/// Reads the IP header at the front of `bytes`.
+///
+/// # Errors
+/// [`DropReason::BadInnerPacket`] when it is neither IPv4 nor IPv6, when a header is cut short, or when its length
+/// fields claim less than the header or more than there is.
+#[inline]
+pub fn parse(bytes: &[u8]) -> Result<InnerPacket, DropReason> {
+    match bytes.first().map(|first| first >> 4) {
+        Some(4) => parse_v4(bytes),
+        Some(6) => parse_v6(bytes),
+        _ => None,
+    }
+    .ok_or(DropReason::BadInnerPacket)
+}
+
+#[inline]
+fn parse_v4(bytes: &[u8]) -> Option<InnerPacket> {
+    let header = bytes.first_chunk::<IPV4_LEN>()?;
+    let header_len = usize::from(header[0] & 0xf) * 4;
+    let len = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    if header_len < IPV4_LEN || len < header_len || len > bytes.len() {
+        return None;
+    }
+    let [.., a, b, c, d, e, f, g, h] = *header;
+    Some(InnerPacket {
+        source: IpAddr::V4(Ipv4Addr::new(a, b, c, d)),
+        destination: IpAddr::V4(Ipv4Addr::new(e, f, g, h)),
+        len,
+    })
+}
+
+#[inline]
+fn parse_v6(bytes: &[u8]) -> Option<InnerPacket> {
+    let header = bytes.first_chunk::<IPV6_LEN>()?;
+    let len = IPV6_LEN + usize::from(u16::from_be_bytes([header[4], header[5]]));
+    if len > bytes.len() {
+        return None;
+    }
+    let source = header[8..].first_chunk::<16>()?;
+    let destination = header[24..].first_chunk::<16>()?;
+    Some(InnerPacket {
+        source: IpAddr::V6(Ipv6Addr::from(*source)),
+        destination: IpAddr::V6(Ipv6Addr::from(*destination)),
+        len,
+    })
+}
+
+/// The two ECN bits of a packet that [`parse`] accepted.
+#[inline]
+#[must_use]
+pub fn ecn(packet: &[u8]) -> u8 {
+    match packet {
+        [first, second, ..] if first >> 4 == 4 => second & 3,
+        [_, second, ..] => (second >> 4) & 3,
+        _ => 0,
+    }
+}
+
+/// ECN of the outer packet for an inner one (RFC 6040, section 4.1, compatible with what Linux sends: a mark that the
+/// inner packet brought is not repeated outside, so that congestion on the way is told apart from it).
+#[inline]
+#[must_use]
+pub const fn outer_ecn(inner: u8) -> u8 {
+    match inner & 3 {
+        CE => ECT_0,
+        other => other,
+    }
+}
+
+const ECT_0: u8 = 2;
+const CE: u8 = 3;
+
+/// Carries a congestion mark of the outer packet over to the inner one (RFC 6040, section 4.2).
+///
+/// # Errors
+/// [`DropReason::BadInnerPacket`] when the outer packet was marked and the inner transport does not know ECN: the
+/// mark cannot be passed on, and dropping is how that transport learns of congestion.
+#[inline]
+pub fn take_outer_ecn(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
+    if outer & 3 != CE {
+        return Ok(());
+    }
+    match ecn(packet) {
+        0 => Err(DropReason::BadInnerPacket),
+        CE => Ok(()),
+        _ => {
+            mark_congestion(packet);
+            Ok(())
+        }
+    }
+}
+
+fn mark_congestion(packet: &mut [u8]) {
+    if packet[0] >> 4 == 6 {
+        packet[1] |= CE << 4;
+        return;
+    }
+    let before = u16::from_be_bytes([packet[0], packet[1]]);
+    packet[1] |= CE;
+    let after = u16::from_be_bytes([packet[0], packet[1]]);
+    // RFC 1624, equation 3.
+    let check = u16::from_be_bytes([packet[10], packet[11]]);
+    let sum = u32::from(!check) + u32::from(!before) + u32::from(after);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}

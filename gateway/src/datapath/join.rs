@@ -1,0 +1,277 @@
+//! Joining opened packets into super-packets for a TUN queue: the reverse of [`super::segment`].
+//!
+//! Enters: a burst of inner packets, in order of arrival. Leaves: slices that point into those frames,
+//! `virtio_net_hdr` first, for one write each. Never does: copy a payload, allocate, change the order of a
+//! flow's packets, or join a packet whose checksum it has not verified (the super-packet gets a fresh
+//! checksum, which would hide the damage).
+//!
+//! 1. Each packet is sorted into a group: the open group of its flow when it continues that, else one of its own.
+//! 2. Groups are written in the order of their first packets; one of several packets becomes a super-packet by
+//!    a change of the first packet's headers.
+//!
+//! Which packets continue a group is decided as the kernel's GRO does, and a little more strictly: what the
+//! receiver cuts out of the super-packet is byte for byte what arrived (but for the IPv4 id of packets that have
+//! DF set and the same id throughout, where RFC 6864 gives the id no meaning).
+
+use std::io::IoSlice;
+
+use arrayvec::ArrayVec;
+use landbridge_xsk::{BURST, Burst};
+
+use super::checksum::Sum;
+use super::flow::{Class, Packet, classify};
+use super::inner::IPV4_LEN;
+use super::segment::{TCP_CHECK, UDP_CHECK};
+use super::vnet::{GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, VnetHdr};
+
+/// Which segmentation the lan side's device does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// TCP over IPv4 and IPv6.
+    pub tso: bool,
+    /// UDP over IPv4 and IPv6.
+    pub uso: bool,
+}
+
+/// What became of one write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The device has it.
+    Written,
+    /// The device's queue is full: nothing more of this burst is tried.
+    Full,
+    /// The device refused this one.
+    Failed,
+}
+
+/// What became of a burst. Every packet is in one of `packets`, `full` and `failed`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Joined {
+    /// Packets written, those of super-packets included.
+    pub packets: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Writes that held several packets.
+    pub super_packets: usize,
+    /// Packets for which the device had no room: [`landbridge_proto::DropReason::LanFull`].
+    pub full: usize,
+    /// Packets that the device refused: [`landbridge_proto::DropReason::LanError`].
+    pub failed: usize,
+}
+
+/// The largest IP packet.
+const PACKET_MAX: usize = 65_535;
+/// Slices of one write: the device's header and each packet.
+const SLICES_MAX: usize = BURST + 1;
+const NONE: u8 = u8::MAX;
+const _: () = assert!(BURST < NONE as usize, "indices of frames fit a byte");
+
+/// Packets that are written together.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    first: u8,
+    last: u8,
+    count: u8,
+    /// Takes no more packets.
+    closed: bool,
+    /// The first packet's checksum was verified.
+    verified: bool,
+    /// All ids are equal (else each is one more than the last); known from the second packet on.
+    same_id: bool,
+    /// Bytes of the whole super-packet.
+    len: usize,
+}
+
+/// Joins bursts; keeps its scratch between them.
+#[derive(Debug)]
+pub struct Joiner {
+    packets: ArrayVec<Packet, BURST>,
+    /// The packet after this one in its group.
+    next: [u8; BURST],
+    groups: ArrayVec<Group, BURST>,
+}
+
+impl Default for Joiner {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Joiner {
+    /// A joiner with empty scratch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { packets: ArrayVec::new(), next: [NONE; BURST], groups: ArrayVec::new() }
+    }
+
+    /// Writes every packet of the burst, joined where `offloads` allow. `write` gets the slices of one write and the number
+    /// of packets in them. The frames stay in the burst, for the caller to put back into its pool; their content is
+    /// spent.
+    pub fn join(
+        &mut self,
+        burst: &mut Burst,
+        offloads: Offloads,
+        write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
+    ) -> Joined {
+        self.packets.clear();
+        self.groups.clear();
+        for i in 0..burst.len() {
+            let packet = classify(burst[i].data(), offloads);
+            self.packets.push(packet);
+            self.next[i] = NONE;
+            self.sort(burst, i);
+        }
+        let mut joined = Joined::default();
+        for g in 0..self.groups.len() {
+            let group = self.groups[g];
+            match self.write(group, burst, write) {
+                WriteOutcome::Written => {
+                    joined.packets += usize::from(group.count);
+                    joined.bytes += self.bytes(group);
+                    joined.super_packets += usize::from(group.count > 1);
+                }
+                WriteOutcome::Failed => joined.failed += usize::from(group.count),
+                WriteOutcome::Full => {
+                    joined.full = self.groups[g..].iter().map(|group| usize::from(group.count)).sum();
+                    break;
+                }
+            }
+        }
+        joined
+    }
+
+    /// Puts packet `i` into the open group of its flow or into one of its own.
+    fn sort(&mut self, burst: &Burst, i: usize) {
+        let packet = self.packets[i];
+        let mut opens = false;
+        match packet.class {
+            Class::Other => {}
+            Class::Unordered => self.groups.iter_mut().for_each(|group| group.closed = true),
+            Class::Flow { joinable } => {
+                opens = joinable && !packet.ends;
+                let open = self.groups.iter().rposition(|group| self.is_open_for(group, burst, i));
+                if let Some(g) = open {
+                    if joinable && self.continues(g, burst, i) {
+                        self.append(g, i);
+                        return;
+                    }
+                    self.groups[g].closed = true;
+                }
+            }
+        }
+        let i = i as u8;
+        let len = packet.len;
+        self.groups.push(Group { first: i, last: i, count: 1, closed: !opens, verified: false, same_id: false, len });
+    }
+
+    fn is_open_for(&self, group: &Group, burst: &Burst, i: usize) -> bool {
+        let first = &self.packets[usize::from(group.first)];
+        !group.closed
+            && first.flow == self.packets[i].flow
+            && first.same_flow(burst[usize::from(group.first)].data(), burst[i].data())
+    }
+
+    /// Whether packet `i`, of the group's flow, is what a segmenter would cut next.
+    fn continues(&mut self, g: usize, burst: &Burst, i: usize) -> bool {
+        let group = self.groups[g];
+        let first = self.packets[usize::from(group.first)];
+        let last = self.packets[usize::from(group.last)];
+        let packet = self.packets[i];
+        let (first_bytes, bytes) = (burst[usize::from(group.first)].data(), burst[i].data());
+        let fits = packet.payload_len() <= first.payload_len() && group.len + packet.payload_len() <= PACKET_MAX;
+        if !fits || packet.sequence != last.next_sequence() || !first.same_headers(first_bytes, &packet, bytes) {
+            return false;
+        }
+        if first.is_v4 {
+            let same = packet.id == last.id && packet.dont_fragment && (group.count == 1 || group.same_id);
+            let counts = packet.id == last.id.wrapping_add(1) && (group.count == 1 || !group.same_id);
+            if !same && !counts {
+                return false;
+            }
+            self.groups[g].same_id = same;
+        }
+        if !group.verified && !first.is_intact(first_bytes) {
+            return false;
+        }
+        self.groups[g].verified = true;
+        packet.is_intact(bytes)
+    }
+
+    fn append(&mut self, g: usize, i: usize) {
+        let packet = self.packets[i];
+        let group = &mut self.groups[g];
+        self.next[usize::from(group.last)] = i as u8;
+        group.last = i as u8;
+        group.count += 1;
+        group.len += packet.payload_len();
+        let is_short = packet.payload_len() < self.packets[usize::from(group.first)].payload_len();
+        group.closed = is_short || packet.ends;
+    }
+
+    fn bytes(&self, group: Group) -> usize {
+        let mut sum = 0;
+        let mut i = group.first;
+        while i != NONE {
+            sum += self.packets[usize::from(i)].len;
+            i = self.next[usize::from(i)];
+        }
+        sum
+    }
+
+    fn write(
+        &self,
+        group: Group,
+        burst: &mut Burst,
+        write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
+    ) -> WriteOutcome {
+        let first = self.packets[usize::from(group.first)];
+        let mut header = VnetHdr::PLAIN;
+        if group.count > 1 {
+            let ends = self.packets[usize::from(group.last)].ends;
+            header = unite(&first, burst[usize::from(group.first)].data_mut(), group.len, ends);
+        }
+        let mut slices = ArrayVec::<IoSlice<'_>, SLICES_MAX>::new();
+        slices.push(IoSlice::new(header.bytes()));
+        slices.push(IoSlice::new(&burst[usize::from(group.first)].data()[..first.len]));
+        let mut i = self.next[usize::from(group.first)];
+        while i != NONE {
+            let packet = &self.packets[usize::from(i)];
+            slices.push(IoSlice::new(&burst[usize::from(i)].data()[packet.payload..packet.len]));
+            i = self.next[usize::from(i)];
+        }
+        write(&slices, usize::from(group.count))
+    }
+}
+
+/// Turns the headers of a group's first packet into those of the super-packet of `len` bytes.
+fn unite(first: &Packet, bytes: &mut [u8], len: usize, ends: bool) -> VnetHdr {
+    let (ip, transport) = bytes.split_at_mut(first.transport);
+    let transport_len = len - first.transport;
+    if first.is_v4 {
+        ip[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+        ip[10..12].fill(0);
+        let check = Sum::of(&ip[..IPV4_LEN]).checksum();
+        ip[10..12].copy_from_slice(&check);
+    } else {
+        ip[4..6].copy_from_slice(&(transport_len as u16).to_be_bytes());
+    }
+    let partial = first.pseudo(ip).plus_u16(transport_len as u16).partial();
+    let (kind, check_at) = match (first.is_tcp, first.is_v4) {
+        (true, true) => (GSO_TCPV4, TCP_CHECK),
+        (true, false) => (GSO_TCPV6, TCP_CHECK),
+        (false, _) => (GSO_UDP_L4, UDP_CHECK),
+    };
+    if first.is_tcp && ends {
+        transport[13] |= super::flow::TCP_PSH;
+    } else if !first.is_tcp {
+        transport[4..6].copy_from_slice(&(transport_len as u16).to_be_bytes());
+    }
+    transport[check_at..check_at + 2].copy_from_slice(&partial);
+    VnetHdr::super_packet(
+        kind,
+        first.payload as u16,
+        first.payload_len() as u16,
+        first.transport as u16,
+        check_at as u16,
+    )
+}
