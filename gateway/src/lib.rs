@@ -11,3 +11,4 @@ pub mod datapath;
 pub mod gateway;
 pub mod settings;
 pub mod status;
+pub mod steer;

@@ -1,2 +1,14 @@
+//! What the XDP program and its loader have in common: the layout of the maps, and the verdicts.
+//!
+//! Enters: addresses and ports as the user side knows them. Leaves: values whose bytes both sides agree
+//! on. Never does: touch a map or a packet.
+
 #![no_std]
-//! Types shared by kernel side and user side.
+
+mod maps;
+mod verdict;
+
+pub use maps::{
+    ADDRESSES, AddressKey, Config, INTERFACES, QUEUES_PER_INTERFACE, SESSION_SLOT_MASK, SESSION_SLOTS, SOCKETS, map,
+};
+pub use verdict::Verdict;

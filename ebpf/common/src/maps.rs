@@ -1,0 +1,146 @@
+//! The maps: names, sizes, keys and values.
+//!
+//! | map | kind | key | value |
+//! |---|---|---|---|
+//! | [`map::CONFIG`] | array of one | 0 | [`Config`] |
+//! | [`map::ADDRESSES`] | hash | [`AddressKey`] | unused byte |
+//! | [`map::SESSIONS`] | array | slot of a receiver index | that index whole, or 0 for none |
+//! | [`map::INTERFACES`] | hash | interface index | its number among our interfaces |
+//! | [`map::SOCKETS`] | XSKMAP | number of the interface * [`QUEUES_PER_INTERFACE`] + queue | AF_XDP socket |
+//! | [`map::VERDICTS`] | per-CPU array | [`crate::Verdict`] | packets |
+
+use core::net::{IpAddr, Ipv6Addr};
+
+/// The maps' names in the object, as the kernel shows them.
+pub mod map {
+    /// What the program listens to.
+    pub const CONFIG: &str = "CONFIG";
+    /// Local addresses.
+    pub const ADDRESSES: &str = "ADDRESSES";
+    /// Live sessions.
+    pub const SESSIONS: &str = "SESSIONS";
+    /// Interfaces that have sockets.
+    pub const INTERFACES: &str = "INTERFACES";
+    /// AF_XDP sockets.
+    pub const SOCKETS: &str = "SOCKETS";
+    /// Packets per verdict.
+    pub const VERDICTS: &str = "VERDICTS";
+}
+
+/// Slots for live sessions: one for each receiver index that can be live at a time.
+pub const SESSION_SLOTS: u32 = 1 << 20;
+/// The bits of a receiver index that are its slot.
+pub const SESSION_SLOT_MASK: u32 = SESSION_SLOTS - 1;
+/// Local addresses at most.
+pub const ADDRESSES: u32 = 4096;
+/// Interfaces at most.
+pub const INTERFACES: u32 = 16;
+/// Queues of one interface at most; packets of queues beyond go to the kernel.
+pub const QUEUES_PER_INTERFACE: u32 = 256;
+/// Sockets at most.
+pub const SOCKETS: u32 = INTERFACES * QUEUES_PER_INTERFACE;
+
+/// What the program listens to. All zero, as a map begins, passes everything to the kernel.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Config {
+    /// 0: every packet goes to the kernel.
+    pub enabled: u32,
+    /// Our UDP port, in network order.
+    pub port: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+impl Config {
+    /// Listens to `port`.
+    #[must_use]
+    pub const fn listen(port: u16) -> Self {
+        Self { enabled: 1, port: port.to_be_bytes(), reserved: [0; 2] }
+    }
+}
+
+/// An address as the map of local addresses holds it: 16 bytes in network order, IPv4 as `::ffff:a.b.c.d`.
+///
+/// The words are aligned, which spares the XDP program from writing bytes one by one.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AddressKey(pub [u32; 4]);
+
+impl AddressKey {
+    /// The key of an IPv4 address, from its bytes in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self([0, 0, u32::from_ne_bytes([0, 0, 0xff, 0xff]), u32::from_ne_bytes(octets)])
+    }
+
+    /// The key of an IPv6 address, from its bytes in network order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// The address back; IPv4 where the key is of an IPv4 address.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        let mut octets = [0; 16];
+        for (bytes, word) in octets.chunks_exact_mut(4).zip(self.0) {
+            bytes.copy_from_slice(&word.to_ne_bytes());
+        }
+        Ipv6Addr::from(octets).to_canonical()
+    }
+}
+
+impl From<IpAddr> for AddressKey {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::v4(v4.octets()),
+            IpAddr::V6(v6) => Self::v6(v6.octets()),
+        }
+    }
+}
+
+// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 bytes at alignment 4), every bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Config {}
+
+// SAFETY: repr(C), one array of integers, no padding, every bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for AddressKey {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_keys_are_16_bytes_in_network_order_and_lead_back() {
+        let cases = [
+            ("192.0.2.1", [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 192, 0, 2, 1]),
+            ("2001:db8::a", [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 10]),
+        ];
+        for (text, expected) in cases {
+            let address: IpAddr = text.parse().expect("an address");
+            let key = AddressKey::from(address);
+            let mut bytes = [0; 16];
+            for (chunk, word) in bytes.chunks_exact_mut(4).zip(key.0) {
+                chunk.copy_from_slice(&word.to_ne_bytes());
+            }
+            assert_eq!(bytes, expected, "{text}");
+            assert_eq!(key.address(), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_configuration_is_disabled() {
+        assert_eq!(Config::default().enabled, 0);
+        assert_eq!(Config::listen(0x1234).port, [0x12, 0x34]);
+    }
+}

@@ -1,0 +1,101 @@
+//! What the XDP program decides about a packet.
+
+/// The outcomes. Each has a counter; one function of the program maps each to an XDP action, and none of
+/// them is to drop: what is not ours belongs to the kernel.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// Transport data of a live session, given to the AF_XDP socket of its queue.
+    Redirected = 0,
+    /// The program is switched off.
+    Disabled = 1,
+    /// Neither IPv4 nor IPv6.
+    OtherEtherType = 2,
+    /// More than two VLAN tags.
+    TooManyTags = 3,
+    /// The frame ends before a header or before the length that the IP header states.
+    Truncated = 4,
+    /// Headers that contradict themselves: version, header length, total length, UDP length.
+    Malformed = 5,
+    /// A fragment: the kernel reassembles it and hands it to our socket there.
+    Fragment = 6,
+    /// Another protocol than UDP, or an IPv6 extension header that the kernel has to act on.
+    OtherProtocol = 7,
+    /// More IPv6 extension headers than are walked.
+    TooManyExtensions = 8,
+    /// UDP to another port.
+    OtherPort = 9,
+    /// UDP to our port at an address that is not ours.
+    OtherAddress = 10,
+    /// Handshakes, cookies and whatever else comes to our port: for the kernel's socket.
+    Control = 11,
+    /// Transport data for no live session.
+    UnknownSession = 12,
+    /// Transport data on a queue that has no AF_XDP socket.
+    NoSocket = 13,
+}
+
+impl Verdict {
+    /// How many there are.
+    pub const COUNT: usize = Self::ALL.len();
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 14] = [
+        Self::Redirected,
+        Self::Disabled,
+        Self::OtherEtherType,
+        Self::TooManyTags,
+        Self::Truncated,
+        Self::Malformed,
+        Self::Fragment,
+        Self::OtherProtocol,
+        Self::TooManyExtensions,
+        Self::OtherPort,
+        Self::OtherAddress,
+        Self::Control,
+        Self::UnknownSession,
+        Self::NoSocket,
+    ];
+
+    /// The label of its counter, in metrics and status.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Redirected => "redirected",
+            Self::Disabled => "disabled",
+            Self::OtherEtherType => "other_ethertype",
+            Self::TooManyTags => "too_many_tags",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::Fragment => "fragment",
+            Self::OtherProtocol => "other_protocol",
+            Self::TooManyExtensions => "too_many_extensions",
+            Self::OtherPort => "other_port",
+            Self::OtherAddress => "other_address",
+            Self::Control => "control",
+            Self::UnknownSession => "unknown_session",
+            Self::NoSocket => "no_socket",
+        }
+    }
+
+    /// Its place in the map of counters.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(self) -> u32 {
+        self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict;
+
+    #[test]
+    fn every_verdict_stands_at_its_own_number_and_labels_differ() {
+        for (position, verdict) in Verdict::ALL.iter().enumerate() {
+            assert_eq!(usize::try_from(verdict.index()), Ok(position), "{verdict:?}");
+            let same = Verdict::ALL.iter().filter(|other| other.label() == verdict.label()).count();
+            assert_eq!(same, 1, "{verdict:?} shares its label");
+        }
+    }
+}
