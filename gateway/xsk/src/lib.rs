@@ -7,10 +7,12 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod control;
+pub mod error;
 pub mod frame;
 mod mapping;
 pub mod memory;
 pub mod pool;
+pub mod reuseport;
 pub mod socket;
 pub mod tun;
 
