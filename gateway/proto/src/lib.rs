@@ -11,11 +11,13 @@
 #![forbid(unsafe_code)]
 
 pub mod allowed_ips;
+pub mod constants;
 mod drop_reason;
 pub mod endpoint;
 pub mod pending;
 pub mod replay;
 pub mod session;
+pub mod tuning;
 
 pub use allowed_ips::AllowedIps;
 pub use drop_reason::DropReason;
