@@ -56,6 +56,13 @@ impl ReplayWindow {
         true
     }
 
+    /// The greatest counter seen.
+    #[inline]
+    #[must_use]
+    pub fn newest(&self) -> Option<u64> {
+        self.end.checked_sub(1)
+    }
+
     /// Clears the words between the greatest counter and a greater one, whose own word may be the same.
     fn advance(&mut self, counter: u64) {
         // Words up to this one (exclusive) are in use. The first counter's word counts as cleared already.

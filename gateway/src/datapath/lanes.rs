@@ -13,27 +13,28 @@ use std::time::{Duration, Instant};
 use std::{io, panic, thread};
 
 use crossbeam::queue::ArrayQueue;
-use landbridge_xsk::{Bound, Memory, MemoryConfig, Pool, TunQueue, Xsk, XskConfig};
+use landbridge_xsk::{Bound, Memory, MemoryConfig, TunQueue, Xsk, XskConfig};
 
+use super::desk::Desk;
+pub use super::join::Offloads;
+
+use super::lan_tun::{LanSide, LanTun};
+use super::lane::Lane;
 use super::report::{Command, Link, Report, Waker};
 use super::stats::LaneStats;
 use super::tables::Published;
+use super::wan::WanSide;
+use super::wan_udp::WanUdp;
+use super::wan_xdp::WanXdp;
 
 /// Reports that wait for the control task, per lane.
 const REPORTS: usize = 1024;
 /// Commands that wait for a lane.
 const COMMANDS: usize = 1024;
+/// With fewer cores, a lane that spins takes the core from the one that would bring it work.
+const CPUS_TO_SPIN: usize = 3;
 /// How long a lane may take to end after it was told to.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
-
-/// Segmentation that the TUN offers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Offloads {
-    /// TCP super-packets in both directions.
-    pub tso: bool,
-    /// UDP super-packets in both directions.
-    pub uso: bool,
-}
 
 /// What a lane shall own.
 #[derive(Debug)]
@@ -142,9 +143,20 @@ pub struct Lanes {
 /// # Errors
 /// The step that failed; lanes already started are stopped again.
 pub fn start(configs: Vec<LaneConfig>, published: Published, control: Waker) -> Result<Lanes, LaneError> {
+    let waker = |lane| Waker::new().map_err(|source| LaneError::Thread { lane, source });
+    let wakers = (0..configs.len()).map(waker).collect::<Result<Vec<_>, _>>()?;
+    let desks = super::desk::desks(wakers.clone());
+    // Measured before any thread is pinned, which would narrow what this one sees.
+    let spins = thread::available_parallelism().is_ok_and(|cpus| cpus.get() >= CPUS_TO_SPIN);
     let mut lanes = Lanes { handles: Vec::new(), threads: Vec::new() };
-    for (lane, config) in configs.into_iter().enumerate() {
-        match start_one(lane, config, &published, &control) {
+    for (id, (config, (desk, waker))) in configs.into_iter().zip(desks.into_iter().zip(wakers)).enumerate() {
+        let link = Link {
+            reports: Arc::new(ArrayQueue::new(REPORTS)),
+            commands: Arc::new(ArrayQueue::new(COMMANDS)),
+            control: control.clone(),
+            lane: waker,
+        };
+        match start_one(id, config, desk, &published, link, spins) {
             Ok((handle, thread)) => {
                 lanes.handles.push(handle);
                 lanes.threads.push(thread);
@@ -186,53 +198,33 @@ impl Lanes {
     }
 }
 
-/// What a lane's thread starts with.
-struct Owned {
-    published: Published,
-    link: Link,
-    stats: Arc<LaneStats>,
-    memory: Memory,
-    pool: Pool,
-    rings: Vec<Xsk>,
-    socket: Option<UdpSocket>,
-    lan: Option<TunQueue>,
-    offloads: Offloads,
-}
-
 fn start_one(
     lane: usize,
     config: LaneConfig,
+    desk: Desk,
     published: &Published,
-    control: &Waker,
+    link: Link,
+    spins: bool,
 ) -> Result<(LaneHandle, JoinHandle<()>), LaneError> {
     let LaneConfig { cpu, frames, frame_size, jumbo_frames, huge_pages, .. } = config;
     let (memory, pool) = Memory::new(MemoryConfig { frames, frame_size, jumbo_frames, huge_pages })
         .map_err(|source| LaneError::Memory { lane, frames, frame_size, source })?;
-    let (rings, bound) = bind(lane, &config.rings, &memory)?;
-    let thread_error = |source| LaneError::Thread { lane, source };
-    let link = Link {
-        reports: Arc::new(ArrayQueue::new(REPORTS)),
-        commands: Arc::new(ArrayQueue::new(COMMANDS)),
-        control: control.clone(),
-        lane: Waker::new().map_err(thread_error)?,
+    let (sockets, bound) = bind(lane, &config.rings, &memory)?;
+    let rings = bound.iter().zip(sockets).map(|(ring, socket)| WanXdp::new(ring.if_index, socket)).collect();
+    let socket = config.socket.map(WanUdp::new).transpose().map_err(|source| LaneError::Socket { lane, source })?;
+    let lan = match config.lan {
+        Some(queue) => LanSide::Tun(Box::new(LanTun::new(queue, config.offloads))),
+        None => LanSide::None,
     };
     let stats = Arc::new(LaneStats::default());
-    let owned = Owned {
-        published: Arc::clone(published),
-        link: link.clone(),
-        stats: Arc::clone(&stats),
-        memory,
-        pool,
-        rings,
-        socket: config.socket,
-        lan: config.lan,
-        offloads: config.offloads,
-    };
+    let handle = LaneHandle { link: link.clone(), stats: Arc::clone(&stats), rings: bound, cpu };
+    let wan = WanSide::new(rings, socket);
+    let engine = Lane::new(wan, lan, pool, desk, Arc::clone(published), link, stats);
     let thread = thread::Builder::new()
         .name(format!("lane-{lane}"))
-        .spawn(move || supervise(lane, cpu, owned))
-        .map_err(thread_error)?;
-    Ok((LaneHandle { link, stats, rings: bound, cpu }, thread))
+        .spawn(move || supervise(lane, cpu, engine, spins))
+        .map_err(|source| LaneError::Thread { lane, source })?;
+    Ok((handle, thread))
 }
 
 fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, Vec<RingBound>), LaneError> {
@@ -249,15 +241,24 @@ fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, 
 }
 
 /// Pins the thread, runs the lane and tells the control task when it ends for another reason than being asked to.
-fn supervise(lane: usize, cpu: Option<usize>, owned: Owned) {
+fn supervise(id: usize, cpu: Option<usize>, lane: Lane<WanSide, LanSide>, spins: bool) {
     if let Some(cpu) = cpu {
-        pin(lane, cpu);
+        pin(id, cpu);
     }
-    let link = owned.link.clone();
+    let link = lane.link().clone();
     // What the lane owns is dropped by the unwinding; nobody else sees it in between.
-    if let Err(cause) = panic::catch_unwind(panic::AssertUnwindSafe(|| run(owned))) {
-        let _ = link.reports.force_push(Report::LaneFailed(format!("lane {lane}: {}", text_of(&*cause))));
-        link.control.wake();
+    let ended = panic::catch_unwind(panic::AssertUnwindSafe(|| super::wait::run(lane, spins)));
+    match ended {
+        Ok(mut pool) => {
+            let (free, total) = (pool.free(), pool.total());
+            if free != total {
+                tracing::error!(lane = id, ?free, ?total, "frames of packet memory did not come home");
+            }
+        }
+        Err(cause) => {
+            let _ = link.reports.force_push(Report::LaneFailed(format!("lane {id}: {}", text_of(&*cause))));
+            link.control.wake();
+        }
     }
 }
 
@@ -277,22 +278,4 @@ fn text_of(cause: &(dyn Any + Send)) -> &str {
         .copied()
         .or_else(|| cause.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("panicked")
-}
-
-fn run(owned: Owned) {
-    let Owned { published, link, stats, memory, mut pool, rings, socket, lan, offloads } = owned;
-    let _ = (&published, &stats, &socket, &lan, offloads, &memory);
-    loop {
-        let mut fds = [rustix::event::PollFd::new(&link.lane, rustix::event::PollFlags::IN)];
-        let _ = rustix::event::poll(&mut fds, None);
-        link.lane.clear();
-        while let Some(command) = link.commands.pop() {
-            if matches!(command, Command::Stop) {
-                for ring in rings {
-                    ring.close(&mut pool);
-                }
-                return;
-            }
-        }
-    }
 }

@@ -5,14 +5,28 @@
 //! the control task, allocate per packet, or decide about the protocol's state.
 
 pub mod checksum;
+mod desk;
 mod flow;
+mod handover;
+mod inbound;
 pub mod inner;
+mod jobs;
 pub mod join;
+pub mod lan_tun;
+pub mod lane;
 pub mod lanes;
+pub mod memory;
+mod outbound;
 pub mod report;
 pub mod segment;
+pub mod side;
 pub mod stats;
+mod sync;
 pub mod tables;
 pub mod transport;
 pub mod vnet;
+mod wait;
+pub mod wan;
+pub mod wan_udp;
+pub mod wan_xdp;
 pub mod wire;

@@ -15,6 +15,7 @@ pub mod pool;
 pub mod reuseport;
 pub mod socket;
 pub mod tun;
+pub mod udp;
 
 pub use frame::Frame;
 pub use memory::{Memory, MemoryConfig};

@@ -1,0 +1,304 @@
+//! Wan to lan: datagrams become inner packets.
+//!
+//! Enters: bursts of UDP payloads. Leaves: inner packets whose sender may send them, to the lan side. Never
+//! does: trust a byte that the AEAD has not vouched for.
+//!
+//! 1. Parse the header of transport data; other messages go to the control task.
+//! 2. Find the session by its receiver index; refuse expired ones.
+//! 3. Ask the replay window (locked once per consecutive packets of a session) whether the counter is hopeless.
+//! 4. Open in place: a crypto job per burst.
+//! 5. Commit the counters to the window, once per run of a session.
+//! 6. Account: bytes and times of the peer, first use of a session, roaming.
+//! 7. Cut the padding off, compare the inner source with the allowed IPs, give the packet to the lan side.
+
+use std::net::IpAddr;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use landbridge_aead::TAG_LEN;
+use landbridge_proto::{DropReason, PeerId, ReplayWindow, Session};
+use landbridge_xsk::Frame;
+
+use super::jobs::{Direction, Job, Note, Place, Run};
+use super::lane::{BURSTS_PER_TURN, Lane};
+use super::report::{ControlDatagram, Report};
+use super::side::{Lan, Origin, Wan};
+use super::tables::Tables;
+use super::transport::TransportHeader;
+use super::{inner, tables};
+
+/// The same roaming is not reported again before this time has passed.
+const ROAM_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Sums of one run, for the peer's account.
+#[derive(Debug, Default)]
+struct Account {
+    packets: u64,
+    bytes: u64,
+    data: bool,
+    ecn: u8,
+}
+
+/// The session whose window is locked.
+type Locked<'a> = Option<(&'a Arc<Session>, MutexGuard<'a, ReplayWindow>)>;
+
+impl<W: Wan, L: Lan> Lane<W, L> {
+    /// Steps 1 to 3 for as many bursts as one turn takes.
+    pub(super) fn receive_wan(&mut self, tables: &Tables, now: Instant) -> bool {
+        let mut busy = false;
+        for _ in 0..BURSTS_PER_TURN {
+            let Some(job) = self.desk.job() else { break };
+            let received = self.wan.receive(&mut self.pool, &mut self.datagrams, &self.stats);
+            self.note_wan(received, now);
+            if self.datagrams.frames.is_empty() {
+                self.desk.put(job);
+                break;
+            }
+            busy = true;
+            let full = self.datagrams.is_full();
+            self.stage_inbound(job, tables, now);
+            if !full {
+                break;
+            }
+        }
+        busy
+    }
+
+    /// A datagram that came by the control task's socket.
+    pub(super) fn take_forwarded(&mut self, origin: Origin, bytes: &[u8], tables: &Tables, now: Instant) {
+        let Some(mut frame) = self.pool.take_for(bytes.len()) else {
+            self.stats.drop_packets(DropReason::NoFrame, 1);
+            return;
+        };
+        match frame.append(bytes.len()) {
+            Some(room) => room.copy_from_slice(bytes),
+            None => return self.drop_frame(frame, DropReason::Oversized),
+        }
+        self.stats.wan_socket_rx_packets.add(1);
+        self.stats.wan_socket_rx_bytes.add(bytes.len() as u64);
+        self.datagrams.push(frame, origin, 0);
+        match self.desk.job() {
+            Some(job) => self.stage_inbound(job, tables, now),
+            None => {
+                self.turn_over(tables, now);
+                if let Some(job) = self.desk.job() {
+                    self.stage_inbound(job, tables, now);
+                }
+            }
+        }
+    }
+
+    fn stage_inbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+        job.direction = Direction::Inbound;
+        let mut locked: Locked<'_> = None;
+        let mut datagrams = std::mem::take(&mut self.datagrams);
+        let origins = datagrams.origins.drain(..).zip(datagrams.ecns.drain(..));
+        for (frame, (origin, ecn)) in datagrams.frames.drain(..).zip(origins) {
+            match admit(frame.data(), tables, now, &mut locked) {
+                Ok((session, counter)) => {
+                    add_to_run(&mut job, session, origin);
+                    job.notes.push(Note { counter, inner_len: 0, authentic: false, ecn });
+                    job.frames.push(frame);
+                }
+                Err(DropReason::UnknownType) => self.pass_up(frame, origin, now),
+                Err(reason) => self.drop_frame(frame, reason),
+            }
+        }
+        drop(locked);
+        match job.frames.is_empty() {
+            true => self.desk.put(job),
+            false => self.desk.stage(job),
+        }
+    }
+
+    /// Hands a message that is no transport data to the control task.
+    fn pass_up(&mut self, frame: Frame, origin: Origin, now: Instant) {
+        let known = matches!(frame.data().first(), Some(1..=3));
+        let verdict = match ArrayVec::try_from(frame.data()) {
+            Ok(bytes) if known => {
+                let Origin { remote, local } = origin;
+                let datagram = ControlDatagram { remote, local, received: now, bytes };
+                let room = self.has_room_for_datagrams();
+                match room && self.report(Report::Datagram(datagram)).is_ok() {
+                    true => None,
+                    false => Some(DropReason::ControlQueueFull),
+                }
+            }
+            Err(_) if known => Some(DropReason::Malformed),
+            _ => Some(DropReason::UnknownType),
+        };
+        match verdict {
+            None => self.pool.put(frame),
+            Some(reason) => self.drop_frame(frame, reason),
+        }
+    }
+
+    /// Steps 5 to 7.
+    pub(super) fn finish_inbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+        let Job { frames, notes, runs, .. } = &mut *job;
+        let mut frames = frames.drain(..).zip(notes.iter());
+        for run in runs.drain(..) {
+            let mut verdicts: ArrayVec<(Frame, Note), { landbridge_xsk::BURST }> = ArrayVec::new();
+            let newest = self.commit(&run, frames.by_ref().take(run.packets), &mut verdicts);
+            if verdicts.is_empty() {
+                continue;
+            }
+            let mut account = Account::default();
+            for (frame, note) in verdicts {
+                account.packets += 1;
+                account.bytes += frame.len() as u64;
+                account.ecn = note.ecn;
+                account.data |= self.deliver(frame, note.ecn, run.session.peer, tables);
+            }
+            self.account(&run, &account, newest, tables, now);
+        }
+        drop(frames);
+        self.desk.put(job);
+        self.transmit_lan();
+    }
+
+    /// Step 5: keeps the packets that are authentic and were not seen before. True when the newest of them is newer
+    /// than all before.
+    fn commit<'a>(
+        &mut self,
+        run: &Run,
+        packets: impl Iterator<Item = (Frame, &'a Note)>,
+        kept: &mut ArrayVec<(Frame, Note), { landbridge_xsk::BURST }>,
+    ) -> bool {
+        let mut window = run.session.replay();
+        let before = window.newest();
+        for (frame, note) in packets {
+            let verdict = match note.authentic {
+                false => Some(DropReason::BadTag),
+                true if window.commit(note.counter) => None,
+                true => Some(DropReason::Replayed),
+            };
+            match verdict {
+                None => kept.push((frame, *note)),
+                Some(reason) => {
+                    self.pool.put(frame);
+                    self.stats.drop_packets(reason, 1);
+                }
+            }
+        }
+        window.newest() > before
+    }
+
+    /// Step 6.
+    fn account(&mut self, run: &Run, account: &Account, newest: bool, tables: &Tables, now: Instant) {
+        let session = &run.session;
+        if session.shared.received(now, account.packets, account.bytes, account.data)
+            && self.link.reports.push(Report::Active(session.peer)).is_err()
+        {
+            // Unsaid, so that the next burst says it again.
+            session.shared.take_active();
+        }
+        if session.confirm() && self.report(Report::Confirmed(session.local_index)).is_err() {
+            self.owed.push(session.local_index);
+        }
+        let Place::From(origin) = &run.place else { return };
+        if newest && let Some(entry) = tables.peer(session.peer) {
+            self.notice_roaming(entry, *origin, now);
+        }
+    }
+
+    fn notice_roaming(&mut self, entry: &tables::PeerEntry, origin: Origin, now: Instant) {
+        let stays = entry.path.as_ref().is_some_and(|path| {
+            let moved_here = matches!((path.local, origin.local), (Some(ours), Some(used)) if ours != used);
+            path.remote == origin.remote && !moved_here
+        });
+        let told = matches!(self.roamed, Some((peer, remote, at))
+            if peer == entry.id && remote == origin.remote && now.saturating_duration_since(at) < ROAM_INTERVAL);
+        if stays || told {
+            return;
+        }
+        let Origin { remote, local } = origin;
+        if self.report(Report::Roamed { peer: entry.id, remote, local }).is_ok() {
+            self.roamed = Some((entry.id, remote, now));
+        }
+    }
+
+    /// Step 7; true when the packet was more than a keepalive.
+    fn deliver(&mut self, mut frame: Frame, ecn: u8, peer: PeerId, tables: &Tables) -> bool {
+        frame.advance(TransportHeader::LEN);
+        frame.truncate(frame.len() - TAG_LEN);
+        if frame.is_empty() {
+            self.pool.put(frame);
+            self.stats.keepalives_received.add(1);
+            return false;
+        }
+        match accept(&mut frame, ecn, peer, tables) {
+            Ok(()) => {
+                if self.out.is_full() {
+                    self.transmit_lan();
+                }
+                self.out.push(frame);
+            }
+            Err(reason) => self.drop_frame(frame, reason),
+        }
+        true
+    }
+
+    fn transmit_lan(&mut self) {
+        if self.out.is_empty() {
+            return;
+        }
+        let sent = self.lan.transmit(&mut self.pool, &mut self.out, &self.stats);
+        for frame in self.out.drain(..) {
+            self.pool.put(frame);
+            self.stats.drop_packets(DropReason::LanError, 1);
+        }
+        self.note_lan(sent);
+    }
+}
+
+/// Steps 1 to 3 for one datagram.
+#[inline]
+fn admit<'a>(
+    payload: &[u8],
+    tables: &'a Tables,
+    now: Instant,
+    locked: &mut Locked<'a>,
+) -> Result<(&'a Arc<Session>, u64), DropReason> {
+    let TransportHeader { receiver, counter } = TransportHeader::parse(payload)?;
+    let session = tables.session(receiver).ok_or(DropReason::UnknownIndex)?;
+    if session.is_expired(now) || counter >= session.limits.reject_after_messages {
+        return Err(DropReason::SessionExpired);
+    }
+    if !matches!(locked, Some((last, _)) if Arc::ptr_eq(last, session)) {
+        // The lock held is given up before the next one is taken, so that lanes cannot wait in a circle.
+        *locked = None;
+        *locked = Some((session, session.replay()));
+    }
+    match locked {
+        Some((_, window)) if window.would_reject(counter) => Err(DropReason::Replayed),
+        _ => Ok((session, counter)),
+    }
+}
+
+#[inline]
+fn add_to_run(job: &mut Job, session: &Arc<Session>, origin: Origin) {
+    let same = |run: &&mut Run| {
+        Arc::ptr_eq(&run.session, session) && matches!(&run.place, Place::From(last) if *last == origin)
+    };
+    match job.runs.last_mut().filter(same) {
+        Some(run) => run.packets += 1,
+        None => job.runs.push(Run { session: Arc::clone(session), place: Place::From(origin), packets: 1 }),
+    }
+}
+
+/// Cuts the packet to its own length and decides whether this peer may send it.
+#[inline]
+fn accept(frame: &mut Frame, ecn: u8, peer: PeerId, tables: &Tables) -> Result<(), DropReason> {
+    let packet = inner::parse(frame.data())?;
+    let owner = match packet.source {
+        IpAddr::V4(source) => tables.routes.lookup_v4(source),
+        IpAddr::V6(source) => tables.routes.lookup_v6(source),
+    };
+    if owner != Some(peer) {
+        return Err(DropReason::SourceNotAllowed);
+    }
+    frame.truncate(packet.len);
+    inner::take_outer_ecn(frame.data_mut(), ecn)
+}

@@ -1,0 +1,107 @@
+//! Crypto jobs: bursts of packets that await sealing or opening.
+//!
+//! Enters: frames in order of arrival, each with the run (session, place at the other end) it belongs to and
+//! its counter. Leaves: the same frames, sealed, or opened with a note of those that were not authentic.
+//! Never does: allocate, reorder, look a packet up, or touch counters and replay windows; so any lane may do
+//! any job.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use landbridge_aead as aead;
+use landbridge_proto::Session;
+use landbridge_xsk::{BURST, Burst};
+
+use super::side::Origin;
+use super::tables::Path;
+use super::transport::TransportHeader;
+
+/// Which way a job's packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// Wan to lan: open.
+    Inbound = 0,
+    /// Lan to wan: seal.
+    Outbound = 1,
+}
+
+/// Both directions, by their discriminants.
+pub(crate) const DIRECTIONS: usize = 2;
+
+/// Consecutive packets of one session from or to one place.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) session: Arc<Session>,
+    pub(crate) place: Place,
+    /// How many packets of the job belong to it.
+    pub(crate) packets: usize,
+}
+
+/// The other end of a run.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// Inbound: where the packets came from.
+    From(Origin),
+    /// Outbound: where they go to.
+    To(Arc<Path>),
+}
+
+/// What is known of one packet beside its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Note {
+    /// The session's counter.
+    pub(crate) counter: u64,
+    /// Bytes of the inner packet (outbound) before padding.
+    pub(crate) inner_len: u32,
+    /// Opened and found to be the peer's own (inbound).
+    pub(crate) authentic: bool,
+    /// ECN of the outer packet: the one received (inbound), the one to send (outbound).
+    pub(crate) ecn: u8,
+}
+
+/// One burst on its way through the AEAD. A frame's data is the whole message of transport data; outbound, with the
+/// tag's room at its end.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) direction: Direction,
+    pub(crate) frames: Burst,
+    pub(crate) notes: ArrayVec<Note, BURST>,
+    pub(crate) runs: ArrayVec<Run, BURST>,
+}
+
+impl Job {
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self {
+            direction: Direction::Inbound,
+            frames: Burst::new(),
+            notes: ArrayVec::new(),
+            runs: ArrayVec::new(),
+        })
+    }
+
+    /// Seals or opens every packet in place.
+    pub(crate) fn run(&mut self) {
+        let mut packets: ArrayVec<aead::Packet<'_>, BURST> = ArrayVec::new();
+        let mut frames = self.frames.iter_mut().zip(&self.notes);
+        for run in &self.runs {
+            let key = match self.direction {
+                Direction::Inbound => &run.session.open_key,
+                Direction::Outbound => &run.session.seal_key,
+            };
+            for (frame, note) in frames.by_ref().take(run.packets) {
+                let bytes = &mut frame.data_mut()[TransportHeader::LEN..];
+                packets.push(aead::Packet { key, counter: note.counter, bytes, authentic: false });
+            }
+        }
+        match self.direction {
+            Direction::Outbound => aead::seal_burst(&mut packets),
+            Direction::Inbound => {
+                aead::open_burst(&mut packets);
+                let verdicts: ArrayVec<bool, BURST> = packets.iter().map(|packet| packet.authentic).collect();
+                for (note, authentic) in self.notes.iter_mut().zip(verdicts) {
+                    note.authentic = authentic;
+                }
+            }
+        }
+    }
+}

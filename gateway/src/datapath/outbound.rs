@@ -1,0 +1,241 @@
+//! Lan to wan: inner packets become datagrams.
+//!
+//! Enters: bursts of inner packets. Leaves: sealed datagrams to the wan side, or packets that wait for their
+//! peer's handshake. Never does: send a packet in clear, or use a counter twice.
+//!
+//! 1. Find the peer by the inner destination; consecutive packets of one destination share the look-up.
+//! 2. Without endpoint or route, drop; without a session to seal with, let the packet wait and tell the
+//!    control task once.
+//! 3. Pad, make room for header and tag.
+//! 4. Take the run's counters at once and write the headers.
+//! 5. Seal in place: a crypto job per burst.
+//! 6. Give each run to the wan side with its path, and account for it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use landbridge_aead::TAG_LEN;
+use landbridge_proto::{DropReason, PeerId, Session};
+use landbridge_xsk::Frame;
+
+use super::inner;
+use super::jobs::{Direction, Job, Note, Place, Run};
+use super::lane::{BURSTS_PER_TURN, Lane};
+use super::report::Report;
+use super::side::{Lan, Outgoing, Wan};
+use super::tables::{Path, PeerEntry, Tables};
+use super::transport::{TransportHeader, padded_len};
+
+/// What happens to the packets of one destination.
+#[derive(Clone, Copy)]
+enum Verdict<'a> {
+    Send { entry: &'a PeerEntry, session: &'a Arc<Session>, path: &'a Arc<Path> },
+    Wait(&'a PeerEntry),
+    Drop(DropReason),
+}
+
+impl<W: Wan, L: Lan> Lane<W, L> {
+    /// Steps 1 to 4 for as many bursts as one turn takes.
+    pub(super) fn receive_lan(&mut self, tables: &Tables, now: Instant) -> bool {
+        let mut busy = false;
+        for _ in 0..BURSTS_PER_TURN {
+            let Some(job) = self.desk.job() else { break };
+            let received = self.lan.receive(&mut self.pool, &mut self.packets, &self.stats);
+            self.note_lan(received);
+            if self.packets.is_empty() {
+                self.desk.put(job);
+                break;
+            }
+            busy = true;
+            let full = self.packets.is_full();
+            self.stage_outbound(job, tables, now);
+            if !full {
+                break;
+            }
+        }
+        busy
+    }
+
+    /// Packets that waited for a session go on their way once the snapshot has it.
+    pub(super) fn release_pending(&mut self, tables: &Tables, now: Instant) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let ready = |peer: &PeerId| {
+            tables.peer(*peer).is_some_and(|entry| matches!(verdict_of(entry, now), Verdict::Send { .. }))
+        };
+        let peers: Vec<PeerId> = self.pending.peers().filter(ready).collect();
+        for peer in peers {
+            // Those that have to wait again come behind; each is looked at once.
+            let mut more = true;
+            let mut left = self.pending.len();
+            while more {
+                while left > 0 && !self.packets.is_full() {
+                    let Some(frame) = self.pending.pop(peer) else { break };
+                    self.packets.push(frame);
+                    left -= 1;
+                }
+                more = self.packets.is_full();
+                let Some(job) = self.desk.job() else { break };
+                self.stage_outbound(job, tables, now);
+                self.turn_over(tables, now);
+            }
+        }
+    }
+
+    fn stage_outbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+        job.direction = Direction::Outbound;
+        let mut packets = std::mem::take(&mut self.packets);
+        let mut last: Option<(IpAddr, Verdict<'_>)> = None;
+        let mut open: Option<(&PeerEntry, usize)> = None;
+        for frame in packets.drain(..) {
+            let destination = match inner::parse(frame.data()) {
+                Ok(packet) => packet.destination,
+                Err(reason) => {
+                    self.drop_frame(frame, reason);
+                    continue;
+                }
+            };
+            let verdict = match last {
+                Some((same, verdict)) if same == destination => verdict,
+                _ => verdict_for(destination, tables, now),
+            };
+            last = Some((destination, verdict));
+            match verdict {
+                Verdict::Drop(reason) => self.drop_frame(frame, reason),
+                Verdict::Wait(entry) => self.wait(frame, entry),
+                Verdict::Send { entry, session, path } => {
+                    if !matches!(open, Some((last, _)) if last.id == entry.id) {
+                        self.close_run(&mut job, open);
+                        open = Some((entry, job.frames.len()));
+                        job.runs.push(Run {
+                            session: Arc::clone(session),
+                            place: Place::To(Arc::clone(path)),
+                            packets: 0,
+                        });
+                    }
+                    self.add_to_run(&mut job, frame, tables.mtu as usize);
+                }
+            }
+        }
+        self.close_run(&mut job, open);
+        match job.frames.is_empty() {
+            true => {
+                job.runs.clear();
+                self.desk.put(job);
+            }
+            false => self.desk.stage(job),
+        }
+    }
+
+    /// Step 3.
+    #[inline]
+    fn add_to_run(&mut self, job: &mut Job, mut frame: Frame, mtu: usize) {
+        let inner_len = frame.len();
+        let ecn = inner::outer_ecn(inner::ecn(frame.data()));
+        let padding = padded_len(inner_len, mtu) - inner_len;
+        match frame.append(padding + TAG_LEN) {
+            Some(room) => room[..padding].fill(0),
+            None => return self.drop_frame(frame, DropReason::Oversized),
+        }
+        if frame.prepend(TransportHeader::LEN).is_none() {
+            return self.drop_frame(frame, DropReason::Oversized);
+        }
+        job.notes.push(Note { counter: 0, inner_len: inner_len as u32, authentic: false, ecn });
+        job.frames.push(frame);
+        if let Some(run) = job.runs.last_mut() {
+            run.packets += 1;
+        }
+    }
+
+    /// Step 4. A session whose counters are used up leaves its packets waiting for the next one.
+    fn close_run(&mut self, job: &mut Job, open: Option<(&PeerEntry, usize)>) {
+        let (Some((entry, first)), Some(run)) = (open, job.runs.last()) else { return };
+        if run.packets == 0 {
+            job.runs.pop();
+            return;
+        }
+        let Some(start) = run.session.take_counters(run.packets as u64) else {
+            job.runs.pop();
+            for (mut frame, note) in job.frames.drain(first..).zip(job.notes.drain(first..)) {
+                frame.advance(TransportHeader::LEN);
+                frame.truncate(note.inner_len as usize);
+                self.wait(frame, entry);
+            }
+            return;
+        };
+        let receiver = run.session.remote_index;
+        for (counter, (frame, note)) in (start..).zip(job.frames[first..].iter_mut().zip(&mut job.notes[first..])) {
+            note.counter = counter;
+            TransportHeader { receiver, counter }.write(frame.data_mut());
+        }
+    }
+
+    /// Step 2, second half.
+    fn wait(&mut self, frame: Frame, entry: &PeerEntry) {
+        if let Some(evicted) = self.pending.push(entry.id, frame) {
+            self.drop_frame(evicted, DropReason::PendingFull);
+        }
+        if entry.shared.want_session() && self.report(Report::SessionWanted(entry.id)).is_err() {
+            // Unsaid, so that the next packet says it again.
+            entry.shared.take_wants_session();
+        }
+    }
+
+    /// Step 6.
+    pub(super) fn finish_outbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+        let listen_port = tables.listen_port;
+        let Job { frames, notes, runs, .. } = &mut *job;
+        let mut packets = frames.drain(..).zip(notes.iter());
+        for run in runs.drain(..) {
+            let Place::To(path) = &run.place else { continue };
+            let (mut bytes, mut ecn) = (0, 0);
+            for (frame, note) in packets.by_ref().take(run.packets) {
+                bytes += frame.len() as u64;
+                if note.ecn != ecn {
+                    self.transmit_wan(Outgoing { path, listen_port, ecn });
+                    ecn = note.ecn;
+                }
+                self.out.push(frame);
+            }
+            self.transmit_wan(Outgoing { path, listen_port, ecn });
+            if run.session.shared.sent(now, run.packets as u64, bytes, true)
+                && self.link.reports.push(Report::Active(run.session.peer)).is_err()
+            {
+                run.session.shared.take_active();
+            }
+        }
+        drop(packets);
+        self.desk.put(job);
+    }
+
+    #[inline]
+    fn transmit_wan(&mut self, to: Outgoing<'_>) {
+        if !self.out.is_empty() {
+            self.wan.transmit(&mut self.pool, &mut self.out, to, &self.stats);
+        }
+    }
+}
+
+/// Steps 1 and 2 for one destination.
+#[inline]
+fn verdict_for(destination: IpAddr, tables: &Tables, now: Instant) -> Verdict<'_> {
+    let owner = match destination {
+        IpAddr::V4(destination) => tables.routes.lookup_v4(destination),
+        IpAddr::V6(destination) => tables.routes.lookup_v6(destination),
+    };
+    match owner.and_then(|peer| tables.peer(peer)) {
+        Some(entry) => verdict_of(entry, now),
+        None => Verdict::Drop(DropReason::NoRoute),
+    }
+}
+
+#[inline]
+fn verdict_of(entry: &PeerEntry, now: Instant) -> Verdict<'_> {
+    match (&entry.path, &entry.session) {
+        (None, _) => Verdict::Drop(DropReason::NoEndpoint),
+        (Some(path), Some(session)) if !session.is_expired(now) => Verdict::Send { entry, session, path },
+        (Some(_), _) => Verdict::Wait(entry),
+    }
+}

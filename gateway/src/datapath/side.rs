@@ -1,0 +1,135 @@
+//! What a lane asks of its two sides.
+//!
+//! Enters and leaves: bursts of frames. A wan side takes and gives UDP payloads and knows how they travel; a lan
+//! side takes and gives inner packets. Sides never look into a tunnel, never wait, and put every frame that
+//! they are done with back into the lane's pool.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use landbridge_xsk::{BURST, Burst, Frame, Pool};
+use rustix::event::PollFd;
+
+use super::stats::LaneStats;
+use super::tables::Path;
+
+/// Where a datagram came from, and to which address of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The sender; never an IPv4 address in IPv6 clothes.
+    pub remote: SocketAddr,
+    /// Our address, where the backend knows it.
+    pub local: Option<IpAddr>,
+}
+
+/// Datagrams received: each frame's data is a UDP payload, the origin beside it in the same place.
+#[derive(Debug, Default)]
+pub struct Datagrams {
+    /// The payloads.
+    pub frames: Burst,
+    /// Where each came from.
+    pub origins: ArrayVec<Origin, BURST>,
+    /// ECN of each one's outer packet.
+    pub ecns: ArrayVec<u8, BURST>,
+}
+
+impl Datagrams {
+    /// Whether another one fits.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.frames.is_full()
+    }
+
+    /// Adds one; there must be room.
+    pub fn push(&mut self, frame: Frame, origin: Origin, ecn: u8) {
+        self.frames.push(frame);
+        self.origins.push(origin);
+        self.ecns.push(ecn);
+    }
+}
+
+/// How datagrams are to be sent.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// The way to the peer.
+    pub path: &'a Arc<Path>,
+    /// The UDP port they come from.
+    pub listen_port: u16,
+    /// ECN of the outer packets.
+    pub ecn: u8,
+}
+
+/// What a lane polls while it has nothing to do: its sides' descriptors and its waker.
+pub type PollSet<'a> = ArrayVec<PollFd<'a>, POLL_SET>;
+
+/// The most descriptors that one lane polls.
+pub const POLL_SET: usize = 32;
+
+/// The side towards the internet.
+pub trait Wan {
+    /// Receives datagrams until `into` is full or none waits.
+    ///
+    /// # Errors
+    /// When the side itself fails, not for what is wrong with one datagram.
+    fn receive(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) -> io::Result<()>;
+
+    /// Takes all of `frames`, which are UDP payloads for one place. They leave at the latest with the next flush.
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats);
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// When the side itself fails.
+    fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()>;
+
+    /// Looks for datagrams where that costs no system call. True when there are some.
+    fn glance(&mut self, _pool: &mut Pool) -> bool {
+        false
+    }
+
+    /// Whether [`Wan::glance`] can see anything.
+    fn has_rings(&self) -> bool {
+        false
+    }
+
+    /// What to poll for datagrams.
+    fn poll_set<'a>(&'a self, into: &mut PollSet<'a>);
+
+    /// Uses another kernel socket.
+    ///
+    /// # Errors
+    /// What the kernel said of the socket; the side goes on with the one it had.
+    fn replace_socket(&mut self, socket: std::net::UdpSocket) -> io::Result<()>;
+
+    /// Ends: every frame goes home.
+    fn close(&mut self, pool: &mut Pool);
+}
+
+/// The side towards the site.
+pub trait Lan {
+    /// Receives inner packets until `into` is full or none waits. Each has room in front and behind for what sealing adds.
+    ///
+    /// # Errors
+    /// When the side itself fails: EBADFD says that its interface is gone.
+    fn receive(&mut self, pool: &mut Pool, into: &mut Burst, stats: &LaneStats) -> io::Result<()>;
+
+    /// Takes all of `frames`, which are inner packets. They leave at the latest with the next flush.
+    ///
+    /// # Errors
+    /// When the side itself fails.
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, stats: &LaneStats) -> io::Result<()>;
+
+    /// Sends what waits.
+    ///
+    /// # Errors
+    /// When the side itself fails.
+    fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()>;
+
+    /// What to poll for packets.
+    fn poll_set<'a>(&'a self, into: &mut PollSet<'a>);
+
+    /// Ends: every frame goes home.
+    fn close(&mut self, pool: &mut Pool);
+}

@@ -1,0 +1,100 @@
+//! The wan side of a running lane: its rings, if it has any, and the kernel's socket beside them.
+//!
+//! Enters and leaves: as [`super::side::Wan`] says. Which way a datagram leaves is decided here, per datagram:
+//! by the ring when its path is resolved, leads over an interface that this lane has a ring on, and its MTU
+//! suffices; else by the kernel's socket. Never does: drop what the other way could carry.
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+
+use landbridge_proto::DropReason;
+use landbridge_xsk::{Burst, Pool};
+use rustix::event::{PollFd, PollFlags};
+
+use super::side::{Datagrams, Outgoing, PollSet, Wan};
+use super::stats::LaneStats;
+use super::wan_udp::WanUdp;
+use super::wan_xdp::WanXdp;
+
+/// Rings and socket of one lane. A lane that has neither only helps others.
+#[derive(Debug)]
+pub struct WanSide {
+    rings: Vec<WanXdp>,
+    socket: Option<WanUdp>,
+}
+
+impl WanSide {
+    /// What the lane shall use.
+    #[must_use]
+    pub fn new(rings: Vec<WanXdp>, socket: Option<WanUdp>) -> Self {
+        Self { rings, socket }
+    }
+}
+
+impl Wan for WanSide {
+    fn receive(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) -> io::Result<()> {
+        for ring in &mut self.rings {
+            ring.receive(pool, into, stats);
+        }
+        match &mut self.socket {
+            Some(socket) if !into.is_full() => socket.receive(pool, into, stats),
+            _ => Ok(()),
+        }
+    }
+
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats) {
+        let if_index = to.path.wire.as_ref().map(|wire| wire.if_index);
+        let mut ring = self.rings.iter_mut().find(|ring| Some(ring.if_index) == if_index);
+        for frame in frames.drain(..) {
+            let left = match &mut ring {
+                Some(ring) => ring.push(pool, frame, to, stats),
+                None => Some(frame),
+            };
+            let Some(frame) = left else { continue };
+            match &mut self.socket {
+                Some(socket) => socket.push(&frame, to, stats),
+                None => stats.drop_packets(DropReason::WanError, 1),
+            }
+            pool.put(frame);
+        }
+    }
+
+    fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
+        if let Some(socket) = &mut self.socket {
+            socket.flush(stats);
+        }
+        self.rings.iter_mut().map(|ring| ring.flush(pool, stats)).fold(Ok(()), Result::and)
+    }
+
+    fn glance(&mut self, pool: &mut Pool) -> bool {
+        self.rings.iter_mut().any(|ring| ring.glance(pool))
+    }
+
+    fn has_rings(&self) -> bool {
+        !self.rings.is_empty()
+    }
+
+    fn poll_set<'a>(&'a self, into: &mut PollSet<'a>) {
+        let rings = self.rings.iter().map(AsFd::as_fd);
+        let socket = self.socket.iter().map(AsFd::as_fd);
+        into.extend(rings.chain(socket).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    }
+
+    fn replace_socket(&mut self, socket: UdpSocket) -> io::Result<()> {
+        match &mut self.socket {
+            Some(used) => used.replace(socket),
+            none => {
+                *none = Some(WanUdp::new(socket)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn close(&mut self, pool: &mut Pool) {
+        for ring in self.rings.drain(..) {
+            ring.close(pool);
+        }
+        self.socket = None;
+    }
+}

@@ -1,0 +1,25 @@
+//! An option of UDP sockets that no safe crate sets.
+//!
+//! Enters: a socket. Leaves: the kernel's answer. Never does: keep the descriptor.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// Takes IPV6_DONTFRAG back: datagrams larger than the path's MTU are fragmented instead of refused.
+///
+/// # Errors
+/// What setsockopt said.
+pub fn allow_ipv6_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let off: libc::c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads exactly the bytes of `off`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IPV6,
+            libc::IPV6_DONTFRAG,
+            (&raw const off).cast(),
+            size_of_val(&off) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
