@@ -23,8 +23,8 @@ const TCP_CWR: u8 = 0x80;
 pub(super) enum Class {
     /// Belongs to no flow that anything is joined in.
     Other,
-    /// May belong to any flow, as its ports are unknown (a fragment, an IPv6 packet with extension headers): nothing that
-    /// follows may be written before it.
+    /// May belong to any flow, as its ports are unknown (a fragment, an IPv6 packet with extension headers, what does not
+    /// parse): nothing that follows may be written before it.
     Unordered,
     /// TCP or UDP.
     Flow {
@@ -60,7 +60,7 @@ pub(super) struct Packet {
 #[inline]
 pub(super) fn classify(bytes: &[u8], offloads: Offloads) -> Packet {
     let mut packet = Packet {
-        class: Class::Other,
+        class: Class::Unordered,
         is_v4: false,
         is_tcp: false,
         dont_fragment: false,
@@ -72,7 +72,7 @@ pub(super) fn classify(bytes: &[u8], offloads: Offloads) -> Packet {
         payload: 0,
         len: bytes.len(),
     };
-    // The lane has parsed it before; what does not parse is written as it is.
+    // The lane refuses such packets before; one that comes all the same is written as it is.
     let Ok(inner) = inner::parse(bytes) else { return packet };
     packet.len = inner.len;
     let bytes = &bytes[..inner.len];

@@ -131,3 +131,66 @@ fn mark_congestion(packet: &mut [u8]) {
     let sum = (sum & 0xffff) + (sum >> 16);
     packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::crafted::{Crafted, check_spec};
+
+    #[test]
+    fn addresses_and_length_are_read_and_padding_is_not_counted() {
+        for (v6, source, destination) in [
+            (false, "10.0.0.7", "10.0.1.7"),
+            (true, "fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fdfd:fd07", "fcfc:fcfc:fcfc:fcfc:fcfc:fcfc:fcfc:fc07"),
+        ] {
+            let packet = Crafted { v6, ..Crafted::tcp(7, 1, 100) }.bytes();
+            let padded = [packet.clone(), vec![0; 15]].concat();
+            let inner = parse(&padded).expect("a sound packet");
+            assert_eq!(inner.len, packet.len());
+            assert_eq!(inner.source.to_string(), source);
+            assert_eq!(inner.destination.to_string(), destination);
+        }
+    }
+
+    #[test]
+    fn headers_that_lie_are_refused() {
+        let v4 = Crafted::udp(7, 1, 100).bytes();
+        let v6 = Crafted { v6: true, ..Crafted::udp(7, 1, 100) }.bytes();
+        for packet in [&v4, &v6] {
+            for len in 0..packet.len() {
+                assert_eq!(parse(&packet[..len]), Err(DropReason::BadInnerPacket), "{len} bytes");
+            }
+        }
+        let table: [(&[u8], usize, u8); 6] =
+            [(&v4, 0, 0x44), (&v4, 0, 0x35), (&v4, 0, 0x75), (&v4, 2, 1), (&v6, 4, 1), (&v6, 0, 0x4f)];
+        for (packet, at, value) in table {
+            let mut packet = packet.to_vec();
+            packet[at] = value;
+            assert_eq!(parse(&packet), Err(DropReason::BadInnerPacket), "byte {at} = {value:#x}");
+        }
+        let mut short = v4.clone();
+        short[2..4].copy_from_slice(&19_u16.to_be_bytes());
+        assert_eq!(parse(&short), Err(DropReason::BadInnerPacket), "length below the header");
+    }
+
+    #[test]
+    fn congestion_marks_pass_from_outer_to_inner_as_rfc_6040_has_it() {
+        for v6 in [false, true] {
+            for inner in 0..4 {
+                for outer in 0..4 {
+                    let mut packet = Crafted { v6, tos: 0x28 | inner, ..Crafted::udp(7, 1, 9) }.bytes();
+                    let result = take_outer_ecn(&mut packet, outer);
+                    let expected = match (inner, outer) {
+                        (0, 3) => Err(DropReason::BadInnerPacket),
+                        (_, 3) => Ok(3),
+                        (inner, _) => Ok(inner),
+                    };
+                    assert_eq!(result.map(|()| ecn(&packet)), expected, "inner {inner}, outer {outer}");
+                    assert_eq!(check_spec(&packet), Ok(()), "checksums after inner {inner}, outer {outer}");
+                    assert_eq!(Crafted::read(&packet).tos & !3, 0x28);
+                }
+            }
+        }
+        assert_eq!([0, 1, 2, 3].map(outer_ecn), [0, 1, 2, 2]);
+    }
+}

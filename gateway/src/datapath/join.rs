@@ -275,3 +275,6 @@ fn unite(first: &Packet, bytes: &mut [u8], len: usize, ends: bool) -> VnetHdr {
         check_at as u16,
     )
 }
+
+#[cfg(test)]
+mod tests;

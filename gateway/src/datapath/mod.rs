@@ -30,3 +30,6 @@ pub mod wan;
 pub mod wan_udp;
 pub mod wan_xdp;
 pub mod wire;
+
+#[cfg(test)]
+pub(crate) mod crafted;

@@ -31,8 +31,8 @@ const TCP_FIN: u8 = 0x01;
 const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
 
-/// Room behind a packet that sealing needs.
-const SEAL_ROOM: usize = PADDING + TAG_LEN;
+// What `take_for` leaves free behind a packet is what sealing needs.
+const _: () = assert!(Frame::TAILROOM >= PADDING - 1 + TAG_LEN);
 
 /// What became of one read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,7 +65,7 @@ fn one(header: &VnetHdr, packet: &[u8], pool: &mut Pool, emit: &mut impl FnMut(F
     if packet.is_empty() || (finish && field + 2 > packet.len()) {
         return Err(DropReason::Malformed);
     }
-    let Some(mut frame) = pool.take_for(packet.len() + SEAL_ROOM) else {
+    let Some(mut frame) = pool.take_for(packet.len()) else {
         return Ok(Segments { emitted: 0, without_frame: 1 });
     };
     let Some(out) = frame.append(packet.len()) else {
@@ -146,7 +146,7 @@ impl Layout {
     #[inline]
     fn segment(&self, headers: &Headers<'_>, i: usize, last: bool, part: &[u8], pool: &mut Pool) -> Option<Frame> {
         let len = self.payload + part.len();
-        let mut frame = pool.take_for(len + SEAL_ROOM)?;
+        let mut frame = pool.take_for(len)?;
         let Some(out) = frame.append(len) else {
             pool.put(frame);
             return None;
@@ -261,3 +261,6 @@ impl<'a> Headers<'a> {
         tcp[TCP_CHECK..TCP_CHECK + 2].copy_from_slice(&sum.plus_u32(sequence).plus_u16(word).checksum());
     }
 }
+
+#[cfg(test)]
+mod tests;

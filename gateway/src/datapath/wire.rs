@@ -309,3 +309,6 @@ fn datagram_id(payload: &[u8]) -> u16 {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;
