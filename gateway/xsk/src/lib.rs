@@ -6,6 +6,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
+mod bind;
 mod control;
 pub mod error;
 pub mod frame;
@@ -13,7 +14,9 @@ mod mapping;
 pub mod memory;
 pub mod pool;
 pub mod reuseport;
+mod ring;
 pub mod socket;
+mod sys;
 pub mod tun;
 pub mod udp;
 

@@ -1,6 +1,7 @@
-//! Anonymous memory from the kernel: mapped on creation, unmapped on drop, touched by nobody in between but its owner.
+//! Memory from the kernel: mapped on creation, unmapped on drop.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 
 /// Bytes of a huge page.
@@ -9,7 +10,7 @@ const HUGE_PAGE: usize = 2 << 20;
 /// Bytes of a page. AF_XDP wants its memory aligned to this.
 pub(crate) const PAGE: usize = 4096;
 
-/// Anonymous, zeroed, private memory of the process.
+/// Memory of the process: anonymous and zeroed, or shared with the kernel.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     base: NonNull<u8>,
@@ -37,6 +38,12 @@ impl Mapping {
         Ok(Self { base, len, huge: false })
     }
 
+    /// Maps `len` bytes that the kernel shares through a descriptor.
+    pub(crate) fn shared(fd: BorrowedFd<'_>, len: usize, offset: libc::off_t) -> io::Result<Self> {
+        let base = map_at(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd.as_raw_fd(), offset)?;
+        Ok(Self { base, len, huge: false })
+    }
+
     /// The first byte.
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
@@ -56,9 +63,12 @@ impl Drop for Mapping {
 }
 
 fn map(len: usize, flags: libc::c_int) -> io::Result<NonNull<u8>> {
-    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice aliases nothing.
-    let base = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+    map_at(len, flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+}
+
+fn map_at(len: usize, flags: libc::c_int, fd: libc::c_int, offset: libc::off_t) -> io::Result<NonNull<u8>> {
+    // SAFETY: a mapping at an address of the kernel's choice aliases nothing of this process.
+    let base = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

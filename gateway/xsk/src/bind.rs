@@ -1,0 +1,227 @@
+//! How a socket comes to its rings and its queue.
+//!
+//! Tried in this order, each on a fresh socket, until the kernel grants one: (1) zero-copy, on the UMEM registration of a
+//! zero-copy socket of the same memory; (2) zero-copy with a registration of its own; (3) copy mode on a copy-mode
+//! socket's registration; (4) copy mode with its own. Several registrations of one memory are allowed by the kernel and
+//! needed where one interface can do zero-copy and the other cannot, since a registration is of one kind.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libc::{SOL_SOCKET, SOL_XDP, xdp_desc};
+
+use crate::control::{Control, LiveSocket};
+use crate::mapping::Mapping;
+use crate::ring::{Consumer, Layout, Producer};
+use crate::socket::{Bound, XskConfig};
+use crate::{error, sys};
+
+/// How long a queue may stay busy: the kernel frees that of a closed socket a little after close.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+
+/// How long the kernel polls the device in one call when busy polling is on.
+const BUSY_POLL_US: i32 = 20;
+
+/// The rings and the descriptor, in the order in which they must go: mapped rings keep the socket alive.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    pub(crate) fill: Producer<u64>,
+    pub(crate) completion: Consumer<u64>,
+    pub(crate) receive: Consumer<xdp_desc>,
+    pub(crate) transmit: Producer<xdp_desc>,
+    pub(crate) fd: OwnedFd,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Attempt {
+    /// On the registration behind this descriptor, of the kind it has.
+    Shared(RawFd),
+    /// With a registration of its own, of this kind.
+    Own(u16),
+}
+
+/// Opens a socket and binds it. `live` are the sockets bound to this memory.
+pub(crate) fn open(config: &XskConfig, control: &Control, live: &[LiveSocket]) -> io::Result<(Rings, Bound)> {
+    check(config)?;
+    let deadline = Instant::now() + BUSY_MAX;
+    loop {
+        let mut failed = None;
+        for attempt in attempts(config, live) {
+            match open_once(config, control, attempt) {
+                Ok(rings) => return granted(config, rings),
+                Err(error) => failed = Some(error),
+            }
+        }
+        let failed = failed.unwrap_or_else(|| io::ErrorKind::InvalidInput.into());
+        if error::os_code(&failed) != Some(libc::EBUSY) || Instant::now() >= deadline {
+            return Err(failed);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn check(config: &XskConfig) -> io::Result<()> {
+    for (name, size) in [("rx_ring", config.rx_ring), ("tx_ring", config.tx_ring), ("fill_ring", config.fill_ring)] {
+        if !size.is_power_of_two() || size > 1 << 20 {
+            let what = format!("open AF_XDP socket: {name} {size} is no power of two up to 1048576");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+    }
+    Ok(())
+}
+
+fn attempts(config: &XskConfig, live: &[LiveSocket]) -> impl Iterator<Item = Attempt> {
+    let share = |zero_copy| live.iter().find(move |s| s.zero_copy == zero_copy).map(|s| Attempt::Shared(s.fd));
+    let try_zero_copy = !config.copy;
+    let zero_copy = [share(true), Some(Attempt::Own(libc::XDP_ZEROCOPY))].into_iter().filter(move |_| try_zero_copy);
+    zero_copy.chain([share(false), Some(Attempt::Own(libc::XDP_COPY))]).flatten()
+}
+
+fn open_once(config: &XskConfig, control: &Control, attempt: Attempt) -> io::Result<Rings> {
+    let socket = sys::xdp_socket().map_err(|source| {
+        let way_out = match source.raw_os_error() {
+            Some(libc::EPERM) => Some("it takes root or CAP_NET_RAW"),
+            Some(libc::EAFNOSUPPORT) => Some("this kernel was built without CONFIG_XDP_SOCKETS"),
+            _ => None,
+        };
+        error::with_way_out("open AF_XDP socket", source, way_out)
+    })?;
+    let fd = socket.as_fd();
+    if matches!(attempt, Attempt::Own(_)) {
+        register(fd, control)?;
+    }
+    let sizes = [
+        (libc::XDP_UMEM_FILL_RING, config.fill_ring),
+        (libc::XDP_UMEM_COMPLETION_RING, config.fill_ring),
+        (libc::XDP_RX_RING, config.rx_ring),
+        (libc::XDP_TX_RING, config.tx_ring),
+    ];
+    for (option, size) in sizes {
+        sys::set_option(fd, SOL_XDP, option, size).map_err(|e| error::at("make the rings of an AF_XDP socket", e))?;
+    }
+    let rings = map(&socket, config).map_err(|e| error::at("map the rings of an AF_XDP socket", e))?;
+    let (flags, shared) = match attempt {
+        Attempt::Shared(fd) => (libc::XDP_SHARED_UMEM, fd.cast_unsigned()),
+        Attempt::Own(kind) => (kind | libc::XDP_USE_NEED_WAKEUP, 0),
+    };
+    let address = libc::sockaddr_xdp {
+        sxdp_family: libc::AF_XDP as u16,
+        sxdp_flags: flags,
+        sxdp_ifindex: config.if_index,
+        sxdp_queue_id: config.queue,
+        sxdp_shared_umem_fd: shared,
+    };
+    sys::bind(fd, &address).map_err(|source| bind_failed(config, source))?;
+    let Mapped { fill, completion, receive, transmit } = rings;
+    Ok(Rings { fill, completion, receive, transmit, fd: socket })
+}
+
+/// Registers the memory as a UMEM of this socket.
+fn register(fd: BorrowedFd<'_>, control: &Control) -> io::Result<()> {
+    let (base, len) = control.umem();
+    let registration = libc::xdp_umem_reg {
+        addr: base.as_ptr() as u64,
+        len,
+        chunk_size: control.frame_size(),
+        headroom: 0,
+        flags: 0,
+        tx_metadata_len: 0,
+    };
+    sys::set_option(fd, SOL_XDP, libc::XDP_UMEM_REG, registration).map_err(|source| {
+        let way_out = match source.raw_os_error() {
+            Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
+                Some("give CAP_IPC_LOCK, raise RLIMIT_MEMLOCK, or configure fewer frames")
+            }
+            _ => None,
+        };
+        error::with_way_out("register packet memory with AF_XDP", source, way_out)
+    })
+}
+
+fn bind_failed(config: &XskConfig, source: io::Error) -> io::Error {
+    let way_out = match source.raw_os_error() {
+        Some(libc::EBUSY) => Some("another program has an AF_XDP socket on this queue"),
+        Some(libc::ENODEV | libc::ENXIO) => Some("there is no such interface"),
+        Some(libc::EINVAL) => Some("the interface has no such queue"),
+        Some(libc::EOPNOTSUPP) => Some("the driver has no AF_XDP support in this mode"),
+        Some(libc::EPERM | libc::EACCES) => Some("it takes root or CAP_NET_RAW"),
+        Some(libc::ENOBUFS) => Some("give CAP_IPC_LOCK, raise RLIMIT_MEMLOCK, or configure fewer frames"),
+        Some(libc::ENETDOWN) => Some("the interface is down"),
+        _ => None,
+    };
+    let step = format_args!("bind AF_XDP socket to interface {} queue {}", config.if_index, config.queue);
+    error::with_way_out(step, source, way_out)
+}
+
+/// The four rings before the socket is bound.
+struct Mapped {
+    fill: Producer<u64>,
+    completion: Consumer<u64>,
+    receive: Consumer<xdp_desc>,
+    transmit: Producer<xdp_desc>,
+}
+
+fn map(socket: &OwnedFd, config: &XskConfig) -> io::Result<Mapped> {
+    let fd = socket.as_fd();
+    let at: libc::xdp_mmap_offsets = sys::xdp_option(fd, libc::XDP_MMAP_OFFSETS)?;
+    let fill = map_ring::<u64>(fd, &at.fr, config.fill_ring, libc::XDP_UMEM_PGOFF_FILL_RING as libc::off_t)?;
+    let completion =
+        map_ring::<u64>(fd, &at.cr, config.fill_ring, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t)?;
+    let receive = map_ring::<xdp_desc>(fd, &at.rx, config.rx_ring, libc::XDP_PGOFF_RX_RING)?;
+    let transmit = map_ring::<xdp_desc>(fd, &at.tx, config.tx_ring, libc::XDP_PGOFF_TX_RING)?;
+    // SAFETY: the kernel laid these rings out for entries of these types and sizes; each mapping goes into its ring, and
+    // this socket is fresh, so nobody else has its user-space ends.
+    unsafe {
+        Ok(Mapped {
+            fill: Producer::new(fill.0, Some(fill.1)),
+            completion: Consumer::new(completion.0, Some(completion.1)),
+            receive: Consumer::new(receive.0, Some(receive.1)),
+            transmit: Producer::new(transmit.0, Some(transmit.1)),
+        })
+    }
+}
+
+fn map_ring<T>(
+    fd: BorrowedFd<'_>,
+    at: &libc::xdp_ring_offset,
+    size: u32,
+    offset: libc::off_t,
+) -> io::Result<(Layout<T>, Mapping)> {
+    let mapping = Mapping::shared(fd, at.desc as usize + size as usize * size_of::<T>(), offset)?;
+    let base = mapping.base();
+    // SAFETY: the offsets are the kernel's, for a mapping of this length.
+    let part = |offset: u64| -> NonNull<u8> { unsafe { base.add(offset as usize) } };
+    let layout = Layout {
+        producer: part(at.producer).cast(),
+        consumer: part(at.consumer).cast(),
+        flags: part(at.flags).cast(),
+        entries: part(at.desc).cast(),
+        size,
+    };
+    Ok((layout, mapping))
+}
+
+/// Sets what can be set on a bound socket, and asks what was granted.
+fn granted(config: &XskConfig, rings: Rings) -> io::Result<(Rings, Bound)> {
+    let fd = rings.fd.as_fd();
+    let options: libc::xdp_options = sys::xdp_option(fd, libc::XDP_OPTIONS)
+        .map_err(|e| error::at("ask an AF_XDP socket whether it is zero-copy", e))?;
+    // Both lift limits of copy mode, and both are optional: without them a flush takes more calls.
+    let _ = sys::set_option(fd, SOL_XDP, sys::XDP_MAX_TX_SKB_BUDGET, config.tx_ring);
+    let bytes = i32::try_from(config.tx_ring.saturating_mul(4096)).unwrap_or(i32::MAX / 2);
+    if sys::set_option(fd, SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes).is_err() {
+        let _ = sys::set_option(fd, SOL_SOCKET, libc::SO_SNDBUF, bytes);
+    }
+    let busy_poll = config.busy_poll.is_some_and(|budget| {
+        let budget = i32::try_from(budget).unwrap_or(i32::MAX);
+        sys::set_option(fd, SOL_SOCKET, libc::SO_PREFER_BUSY_POLL, 1_i32)
+            .and_then(|()| sys::set_option(fd, SOL_SOCKET, libc::SO_BUSY_POLL, BUSY_POLL_US))
+            .and_then(|()| sys::set_option(fd, SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, budget))
+            .is_ok()
+    });
+    let bound = Bound { zero_copy: options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0, need_wakeup: true, busy_poll };
+    Ok((rings, bound))
+}
