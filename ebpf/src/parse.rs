@@ -6,7 +6,7 @@
 //!
 //! Two bounds are kept side by side: the frame's end, by pointer, which is what the verifier wants to see
 //! before every read; and what remains of the IP packet, by number, because a frame may carry padding
-//! behind it. No pointer is ever subtracted from another: that would need CAP_PERFMON.
+//! behind it. Offsets that depend on the packet make the verifier ask for CAP_PERFMON beside CAP_BPF.
 
 use landbridge_ebpf_common::{AddressKey, Verdict};
 

@@ -10,14 +10,17 @@ use rustix::io::Errno;
 /// The kernel's own "not supported", which has no name outside it.
 const ENOTSUPP: i32 = 524;
 
+/// How the verifier's log calls a program whose loader lacks CAP_PERFMON.
+const NOT_PRIVILEGED: &str = "prohibited for !root";
+
 /// Why the XDP program could not be loaded, attached or told something.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SteerError {
     /// Not permitted.
     #[error(
-        "XDP needs the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_NET_RAW ({step}: {source}): start as root, or grant \
-         them (systemd: AmbientCapabilities=), or choose the wan backend `udp`"
+        "XDP needs the capabilities CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON ({step}: {source}): start as \
+         root, or grant them (systemd: AmbientCapabilities=), or choose the wan backend `udp`"
     )]
     Permission {
         /// What was refused.
@@ -163,7 +166,11 @@ pub(super) fn program(error: ProgramError) -> SteerError {
             Some(ENOTSUPP) => {
                 SteerError::Kernel { what: "just-in-time compiler for BPF", option: "CONFIG_BPF_JIT", source }
             }
-            _ => SteerError::Verifier { source, log: last_lines(&format!("{verifier_log}"), 3) },
+            // Offsets that depend on the packet are speculation to the verifier, which CAP_PERFMON allows.
+            _ if format!("{verifier_log}").contains(NOT_PRIVILEGED) => {
+                SteerError::Permission { step: "verifying the XDP program", source }
+            }
+            _ => SteerError::Verifier { source, log: last_lines(&format!("{verifier_log}"), 4) },
         },
         other => SteerError::Load(chain(&other)),
     }
@@ -203,6 +210,12 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 fn last_lines(log: &str, count: usize) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    // The statistics at the end say nothing about the reason.
+    let statistics = ["verification time", "stack depth", "processed", "mark_read"];
+    let lines: Vec<&str> = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start)))
+        .collect();
     lines[lines.len().saturating_sub(count)..].join(" | ")
 }
