@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cli;
+pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod gateway;

@@ -1,0 +1,185 @@
+//! Raw arguments, as clap reads them.
+//!
+//! Enters: words. Leaves: [`Args`], of which only the shape is checked. Never does: read a file or look at the machine.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::TypedValueParser as _;
+use clap::{Parser, Subcommand};
+
+use crate::config::values;
+use crate::settings::{LanBackend, WanBackend, XdpMode};
+
+/// A WireGuard site-to-site gateway that moves packets past the kernel's network stack.
+#[derive(Debug, Parser)]
+#[command(name = "landbridge", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway of a configuration file in the foreground
+    ///
+    /// FILE is Landbridge's TOML, or a .conf of wg-quick. SIGTERM or Ctrl-C ends it: routes, addresses, the XDP program and
+    /// the tunnel interface go away again. The log goes to standard error; LOG_LEVEL or RUST_LOG sets how much.
+    Up(Up),
+    /// Read a configuration file, say what it would run, and fail if anything is wrong in it
+    Check(Check),
+    /// Show running gateways: peers, paths, lanes and drops
+    Status(Status),
+    /// Make a private key
+    Genkey,
+    /// Read a private key from standard input and write its public key
+    Pubkey,
+    /// Make a preshared key
+    Genpsk,
+    /// Be a WireGuard interface that `wg` and `wg-quick` configure
+    ///
+    /// Makes the interface and goes into the background once it is ready, as the cross-platform userspace implementations
+    /// do. A link to this program with the name landbridge-wg does the same, for WG_QUICK_USERSPACE_IMPLEMENTATION.
+    /// Environment: LOG_LEVEL, WG_TUN_FD, WG_UAPI_FD, WG_PROCESS_FOREGROUND=1.
+    Wg(Wg),
+}
+
+/// `landbridge up`.
+#[derive(Debug, clap::Args)]
+pub struct Up {
+    /// The configuration
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Backends that replace those of the file.
+    #[command(flatten)]
+    pub backends: Backends,
+}
+
+/// `landbridge check`.
+#[derive(Debug, clap::Args)]
+pub struct Check {
+    /// The configuration
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// `landbridge status`.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// One gateway; all that run when left out
+    #[arg(value_name = "IFNAME", value_parser = parser(values::interface))]
+    pub interface: Option<String>,
+    /// Print JSON: one object for IFNAME, a list without it
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `landbridge wg`.
+#[derive(Debug, clap::Args)]
+pub struct Wg {
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub foreground: bool,
+    /// Where the log goes when in the background; nowhere when left out
+    #[arg(long, value_name = "FILE", env = "LANDBRIDGE_LOG_FILE")]
+    pub log_file: Option<PathBuf>,
+    /// Set by the program for itself: standard output is the pipe on which a parent waits for readiness.
+    #[arg(long, hide = true)]
+    pub detached: bool,
+    /// The interface
+    #[arg(value_name = "IFNAME", value_parser = parser(values::interface))]
+    pub interface: String,
+    /// How packets go in and out.
+    #[command(flatten)]
+    pub backends: Backends,
+}
+
+/// How packets go in and out: the same as the sections [wan], [lan], [lanes] and [metrics] of the configuration.
+#[derive(Debug, Clone, Default, clap::Args)]
+#[command(next_help_heading = "Backends")]
+pub struct Backends {
+    /// The side towards the internet: auto, xdp or udp
+    #[arg(long, value_name = "BACKEND", env = "LANDBRIDGE_WAN", value_parser = parser(values::wan_backend))]
+    pub wan: Option<WanBackend>,
+    /// Interfaces that the xdp backend binds to
+    #[arg(long, value_name = "IFNAME", env = "LANDBRIDGE_WAN_INTERFACE", value_delimiter = ',', value_parser = parser(values::interface))]
+    pub wan_interface: Vec<String>,
+    /// How the XDP program is attached: auto, native or generic
+    #[arg(long, value_name = "MODE", env = "LANDBRIDGE_XDP_MODE", value_parser = parser(values::xdp_mode))]
+    pub xdp_mode: Option<XdpMode>,
+    /// Never try zero-copy
+    #[arg(long, env = "LANDBRIDGE_COPY", value_parser = clap::builder::FalseyValueParser::new())]
+    pub copy: bool,
+    /// The side towards the site: auto or tun
+    #[arg(long, value_name = "BACKEND", env = "LANDBRIDGE_LAN", value_parser = parser(values::lan_backend))]
+    pub lan: Option<LanBackend>,
+    /// Interfaces of the lan side
+    #[arg(long, value_name = "IFNAME", env = "LANDBRIDGE_LAN_INTERFACE", value_delimiter = ',', value_parser = parser(values::interface))]
+    pub lan_interface: Vec<String>,
+    /// How many lanes
+    #[arg(long, value_name = "N", env = "LANDBRIDGE_LANES", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub lanes: Option<u16>,
+    /// Where Prometheus scrapes, such as 127.0.0.1:9586
+    #[arg(long, value_name = "ADDRESS:PORT", env = "LANDBRIDGE_METRICS")]
+    pub metrics: Option<SocketAddr>,
+}
+
+/// The parsers of the configuration, so that a word means the same on the command line.
+fn parser<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, values::Expected>,
+) -> impl clap::builder::TypedValueParser<Value = T> {
+    clap::builder::NonEmptyStringValueParser::new()
+        .try_map(move |text| parse(&text).map_err(|expected| format!("expected {expected}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_in_itself() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn wg_takes_the_flags_of_the_userspace_implementations_and_the_backends() {
+        let args = Args::try_parse_from([
+            "landbridge",
+            "wg",
+            "-f",
+            "--wan",
+            "xdp",
+            "--wan-interface",
+            "eth1,eth2",
+            "--lanes",
+            "2",
+            "--lan",
+            "tun",
+            "wg0",
+        ])
+        .expect("parses");
+        let Command::Wg(wg) = args.command else { panic!("not wg") };
+        assert!(wg.foreground && !wg.detached);
+        assert_eq!(wg.backends.wan, Some(WanBackend::Xdp));
+        assert_eq!(wg.backends.wan_interface, ["eth1", "eth2"]);
+        assert_eq!((wg.backends.lanes, wg.interface.as_str()), (Some(2), "wg0"));
+    }
+
+    #[test]
+    fn words_that_mean_nothing_are_refused_with_what_is_expected() {
+        for (words, expected) in [
+            (["wg", "--wan", "dpdk", "wg0"], "\"auto\", \"xdp\" or \"udp\""),
+            (["wg", "--lanes", "0", "wg0"], "1..=256"),
+            (["wg", "--lan", "xdp", "wg0"], "\"auto\" or \"tun\""),
+            (["wg", "-f", "--copy", "a/b"], "an interface name"),
+        ] {
+            let error =
+                Args::try_parse_from(std::iter::once("landbridge").chain(words)).expect_err("refused").to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `landbridge check FILE`: what would run, in a person's words.
+//!
+//! Enters: a configuration file. Leaves: a summary, or the mistake. Never does: change anything, resolve a name, or print a
+//! secret.
+
+use std::fmt::Write as _;
+
+use super::{args, output};
+use crate::config::{self, Format, Loaded, draft};
+use crate::settings::{LanBackend, Peer, RouteTable, Settings, WanBackend, XdpMode};
+
+pub(super) fn run(args: &args::Check) -> anyhow::Result<()> {
+    let loaded = config::load(&args.file)?;
+    for note in &loaded.notes {
+        eprintln!("landbridge: note: {}: {note}", args.file.display());
+    }
+    let mut text = format!(
+        "{}: good ({})\n",
+        args.file.display(),
+        match loaded.format {
+            Format::Toml => "Landbridge's TOML",
+            Format::WgQuick => "wg-quick's format",
+        }
+    );
+    summary(&loaded, &mut text);
+    output::print(&text)?;
+    Ok(())
+}
+
+fn summary(loaded: &Loaded, text: &mut String) {
+    let settings = &loaded.settings;
+    let mut lines = vec![("interface", settings.interface.clone())];
+    let key =
+        draft::own_key(settings).map_or_else(|| "none: `wg set` has to give one".to_owned(), |key| key.to_string());
+    lines.push(("public key", key));
+    lines
+        .push(("listen port", settings.listen_port.map_or_else(|| "any free one".to_owned(), |port| port.to_string())));
+    lines.push(("addresses", join(&settings.addresses, "none")));
+    lines.push((
+        "mtu",
+        settings.mtu.map_or_else(|| "from the routes to the endpoints".to_owned(), |mtu| mtu.to_string()),
+    ));
+    lines.push((
+        "routes",
+        match settings.table {
+            RouteTable::Auto => "main table (a default route gets a table of its own)".to_owned(),
+            RouteTable::Off => "none".to_owned(),
+            RouteTable::Id(id) => format!("table {id}"),
+        },
+    ));
+    if let Some(mark) = settings.fwmark {
+        lines.push(("fwmark", format!("{mark:#x}")));
+    }
+    if !settings.dns.is_empty() {
+        lines.push(("dns", settings.dns.join(", ")));
+    }
+    let hooks = &settings.hooks;
+    for (name, commands) in [
+        ("pre up", &hooks.pre_up),
+        ("post up", &hooks.post_up),
+        ("pre down", &hooks.pre_down),
+        ("post down", &hooks.post_down),
+    ] {
+        lines.extend(commands.iter().map(|command| (name, command.clone())));
+    }
+    lines.push(("wan", wan(settings)));
+    lines.push(("lan", lan(settings)));
+    let lanes = settings.lanes.map_or_else(|| "by cores and queues".to_owned(), |lanes| lanes.to_string());
+    lines.push(("lanes", format!("{lanes}, {} frames each", settings.frames_per_lane)));
+    lines.push(("metrics", settings.metrics.map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics"))));
+    if let Some(user) = &settings.user {
+        lines.push(("user", user.clone()));
+    }
+    for (name, value) in lines {
+        let _infallible = writeln!(text, "  {name:<12} {value}");
+    }
+    for peer in &settings.peers {
+        describe(peer, text);
+    }
+}
+
+fn wan(settings: &Settings) -> String {
+    let wan = &settings.wan;
+    let backend = match wan.backend {
+        WanBackend::Auto => "auto",
+        WanBackend::Xdp => "xdp",
+        WanBackend::Udp => return "udp".to_owned(),
+    };
+    let mode = match wan.xdp_mode {
+        XdpMode::Auto => "native or generic",
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+    };
+    let copy = if wan.copy { "copy" } else { "zero-copy or copy" };
+    let interfaces =
+        if wan.interfaces.is_empty() { "the endpoints' routes".to_owned() } else { wan.interfaces.join(", ") };
+    format!("{backend} (interfaces: {interfaces}; {mode}; {copy}; rings of {})", wan.ring)
+}
+
+fn lan(settings: &Settings) -> String {
+    let backend = match settings.lan.backend {
+        LanBackend::Auto => "auto",
+        LanBackend::Tun => "tun",
+    };
+    format!("{backend} (segmentation offload {})", if settings.lan.offloads { "on" } else { "off" })
+}
+
+fn describe(peer: &Peer, text: &mut String) {
+    let name = peer.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+    let endpoint = match &peer.endpoint {
+        Some(endpoint) if endpoint.host.contains(':') => format!("[{}]:{}", endpoint.host, endpoint.port),
+        Some(endpoint) => format!("{}:{}", endpoint.host, endpoint.port),
+        None => "unknown until it calls".to_owned(),
+    };
+    let keepalive =
+        peer.persistent_keepalive.map_or_else(|| "off".to_owned(), |every| format!("every {} s", every.as_secs()));
+    let shared = if peer.preshared_key.is_some() { "yes" } else { "no" };
+    let _infallible = writeln!(
+        text,
+        "peer {}{name}\n  {:<12} {endpoint}\n  {:<12} {}\n  {:<12} {keepalive}\n  {:<12} {shared}",
+        peer.public_key,
+        "endpoint",
+        "allowed ips",
+        join(&peer.allowed_ips, "none: no packet can go to it"),
+        "keepalive",
+        "preshared",
+    );
+}
+
+/// A list that stays readable.
+fn join<T: ToString>(items: &[T], none: &str) -> String {
+    const SHOWN: usize = 12;
+    if items.is_empty() {
+        return none.to_owned();
+    }
+    let mut text = items.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    if items.len() > SHOWN {
+        let _infallible = write!(text, " and {} more", items.len() - SHOWN);
+    }
+    text
+}

@@ -1,0 +1,45 @@
+//! Whether the process may do what it is asked for, said in one sentence before anything is opened.
+//!
+//! Enters: what is asked for. Leaves: nothing, or what is missing and the way out. Never does: gain or drop a privilege.
+
+use caps::{CapSet, Capability};
+
+use crate::settings::WanBackend;
+
+/// Checks the capabilities that a gateway needs.
+pub(super) fn check(command: &str, wan: WanBackend, makes_interface: bool) -> anyhow::Result<()> {
+    let mut needed = Vec::new();
+    if makes_interface {
+        needed.push(Capability::CAP_NET_ADMIN);
+    }
+    if wan == WanBackend::Xdp {
+        needed.extend([Capability::CAP_NET_ADMIN, Capability::CAP_BPF, Capability::CAP_NET_RAW]);
+    }
+    let have = caps::read(None, CapSet::Effective).unwrap_or_default();
+    match missing(&needed, |capability| have.contains(&capability)) {
+        None => Ok(()),
+        Some(missing) => Err(anyhow::anyhow!(
+            "`landbridge {command}` needs {missing}: run it as root (`sudo landbridge {command} ...`) or give it the capability"
+        )),
+    }
+}
+
+fn missing(needed: &[Capability], has: impl Fn(Capability) -> bool) -> Option<String> {
+    let mut names: Vec<String> = needed.iter().filter(|c| !has(**c)).map(ToString::to_string).collect();
+    names.sort();
+    names.dedup();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_named_once() {
+        let needed = [Capability::CAP_NET_ADMIN, Capability::CAP_NET_ADMIN, Capability::CAP_BPF];
+        assert_eq!(missing(&needed, |_| true), None);
+        assert_eq!(missing(&needed, |c| c == Capability::CAP_BPF).as_deref(), Some("CAP_NET_ADMIN"));
+        assert_eq!(missing(&needed, |_| false).as_deref(), Some("CAP_BPF, CAP_NET_ADMIN"));
+    }
+}

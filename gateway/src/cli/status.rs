@@ -1,0 +1,200 @@
+//! `landbridge status`: what running gateways tell of themselves.
+//!
+//! Enters: the status sockets under /run/landbridge. Leaves: a readable page, or JSON. Never does: change a gateway.
+
+use std::fmt::Write as _;
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::{args, output};
+use crate::status::{LaneStatus, PeerStatus, Status, WanStatus, socket_path};
+
+/// How long a gateway may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer: a gateway with all the peers it can have.
+const ANSWER_MAX: u64 = 256 << 20;
+
+pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
+    if let Some(interface) = &args.interface {
+        let path = socket_path(interface);
+        let answer = read(&path).map_err(|error| explain(error, interface, &path))?;
+        return show(std::slice::from_ref(&answer), args.json, true);
+    }
+    let mut all = Vec::new();
+    for interface in running()? {
+        let path = socket_path(&interface);
+        match read(&path) {
+            Ok(status) => all.push(status),
+            // A gateway that was killed leaves its socket behind.
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(explain(error, &interface, &path)),
+        }
+    }
+    if all.is_empty() && !args.json {
+        eprintln!("landbridge: no gateway is running");
+    }
+    show(&all, args.json, false)
+}
+
+fn show(all: &[Status], json: bool, single: bool) -> anyhow::Result<()> {
+    let text = match (json, all) {
+        (true, [one]) if single => serde_json::to_string_pretty(one)? + "\n",
+        (true, all) => serde_json::to_string_pretty(all)? + "\n",
+        (false, all) => all.iter().map(page).collect::<Vec<_>>().join("\n"),
+    };
+    output::print(&text)?;
+    Ok(())
+}
+
+/// Names of the interfaces with a socket, in order.
+fn running() -> anyhow::Result<Vec<String>> {
+    let path = socket_path("x");
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("{} cannot be read", directory.display())),
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".sock").map(str::to_owned))
+        .collect();
+    names.sort();
+    Ok(names)
+}
+
+/// Asks one gateway.
+///
+/// # Errors
+/// What the socket said, or InvalidData for an answer that is no status.
+pub(crate) fn read(path: &Path) -> io::Result<Status> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut text)?;
+    serde_json::from_str(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+fn explain(error: io::Error, interface: &str, path: &Path) -> anyhow::Error {
+    let said = match error.kind() {
+        _ if is_gone(&error) => format!("no gateway is running for interface {interface}"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{} is for root only: run `sudo landbridge status`", path.display())
+        }
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+            format!("the gateway of interface {interface} does not answer")
+        }
+        _ => format!("{}: {error}", path.display()),
+    };
+    anyhow::anyhow!(said)
+}
+
+fn page(status: &Status) -> String {
+    let mut text = String::new();
+    let mut line = |indent: usize, name: &str, value: String| {
+        let _infallible = writeln!(text, "{:indent$}{name}: {value}", "");
+    };
+    line(0, "interface", status.interface.clone());
+    if let Some(key) = &status.public_key {
+        line(2, "public key", key.clone());
+    }
+    line(2, "listening port", status.listen_port.to_string());
+    line(2, "mtu", status.mtu.to_string());
+    line(
+        2,
+        "running",
+        format!("{}, process {}, version {}", output::seconds(status.uptime_seconds), status.pid, status.version),
+    );
+    line(2, "wan", wan(&status.wan));
+    let lan = &status.lan;
+    let offloads = match (lan.tso, lan.uso) {
+        (true, true) => "TCP and UDP offload",
+        (true, false) => "TCP offload",
+        (false, true) => "UDP offload",
+        (false, false) => "no offload",
+    };
+    line(2, "lan", format!("{} ({} queues, {offloads}): {}", lan.backend, lan.queues, lan.reason));
+    for lane in &status.lanes {
+        line(2, &format!("lane {}", lane.lane), self::lane(lane));
+    }
+    let named = |map: &std::collections::BTreeMap<String, u64>| {
+        let shown = map.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {}", output::count(*n)));
+        shown.collect::<Vec<_>>().join(", ")
+    };
+    if !status.xdp_verdicts.is_empty() {
+        line(2, "xdp verdicts", named(&status.xdp_verdicts));
+    }
+    let drops = named(&status.drops);
+    line(2, "drops", if drops.is_empty() { "none".to_owned() } else { drops });
+    for peer in &status.peers {
+        text.push('\n');
+        text.push_str(&self::peer(peer));
+    }
+    text
+}
+
+fn wan(wan: &WanStatus) -> String {
+    let interfaces: Vec<String> = wan
+        .interfaces
+        .iter()
+        .map(|interface| {
+            let driver = interface.driver.as_deref().unwrap_or("unknown driver");
+            let (mode, copy) = (&interface.xdp_mode, &interface.copy_mode);
+            format!("{} ({driver}, {mode}, {copy}, {} queues)", interface.name, interface.queues)
+        })
+        .collect();
+    let on = if interfaces.is_empty() { String::new() } else { format!(" on {}", interfaces.join(", ")) };
+    format!("{}{on}: {}", wan.backend, wan.reason)
+}
+
+fn lane(lane: &LaneStatus) -> String {
+    let value = |name: &str| lane.counters.get(name).copied().unwrap_or(0);
+    let shown = |name: &str| output::count(value(name));
+    let cpu = lane.cpu.map_or_else(|| "not pinned".to_owned(), |cpu| format!("cpu {cpu}"));
+    let wan_in = output::count(value("wan_xdp_rx_packets") + value("wan_socket_rx_packets"));
+    let wan_out = output::count(value("wan_xdp_tx_packets") + value("wan_socket_tx_packets"));
+    format!(
+        "{cpu}, wan {wan_in} in {wan_out} out, lan {} in {} out, jobs {} own {} stolen, {} frames free",
+        shown("lan_rx_packets"),
+        shown("lan_tx_packets"),
+        shown("jobs_own"),
+        shown("jobs_stolen"),
+        value("frames_free"),
+    )
+}
+
+fn peer(peer: &PeerStatus) -> String {
+    let mut text = String::new();
+    let mut line = |indent: usize, name: &str, value: String| {
+        let _infallible = writeln!(text, "{:indent$}{name}: {value}", "");
+    };
+    let name = peer.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+    line(0, "peer", format!("{}{name}", peer.public_key));
+    if let Some(endpoint) = peer.endpoint {
+        line(2, "endpoint", endpoint.to_string());
+    }
+    line(2, "path", peer.path.clone());
+    let networks: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
+    line(2, "allowed ips", if networks.is_empty() { "(none)".to_owned() } else { networks.join(", ") });
+    if let Some(ago) = peer.last_handshake_seconds_ago {
+        let took = peer.handshake_ms.map(|ms| format!(" (took {ms:.2} ms)")).unwrap_or_default();
+        line(2, "latest handshake", format!("{} ago{took}", output::seconds(ago)));
+    }
+    if peer.rx_bytes > 0 || peer.tx_bytes > 0 {
+        let (rx, tx) = (output::bytes(peer.rx_bytes), output::bytes(peer.tx_bytes));
+        let packets = format!("{} and {} packets", output::count(peer.rx_packets), output::count(peer.tx_packets));
+        line(2, "transfer", format!("{rx} received, {tx} sent ({packets})"));
+    }
+    if let Some(every) = peer.persistent_keepalive_seconds {
+        line(2, "persistent keepalive", format!("every {}", output::seconds(every)));
+    }
+    text
+}

@@ -1,0 +1,35 @@
+//! `landbridge up FILE`: a gateway in the foreground.
+//!
+//! Enters: a configuration file and backend options. Leaves: when the gateway has ended. Never does: go into the background;
+//! a service manager learns of readiness by `sd_notify`.
+
+use sd_notify::NotifyState;
+
+use super::{args, backends, log, privileges};
+use crate::config;
+use crate::gateway::{self, RunMode, RunOptions};
+use crate::settings::Origin;
+
+pub(super) fn run(args: &args::Up) -> anyhow::Result<()> {
+    log::start();
+    let mut loaded = config::load(&args.file)?;
+    backends::apply(&args.backends, &mut loaded.settings);
+    for note in &loaded.notes {
+        tracing::warn!("{}: {note}", args.file.display());
+    }
+    let settings = loaded.settings;
+    privileges::check("up", settings.wan.backend, true)?;
+    let status = format!("interface {}, {} peers", settings.interface, settings.peers.len());
+    let mut options = RunOptions::new(RunMode::Up);
+    options.origin = Some(Origin(args.file.clone()));
+    options.ready = Some(Box::new(move || notify(&[NotifyState::Ready, NotifyState::Status(&status)])));
+    let result = gateway::run(settings, options);
+    notify(&[NotifyState::Stopping, NotifyState::Status("stopped")]);
+    result
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!("the service manager cannot be told: {error}");
+    }
+}

@@ -1,0 +1,251 @@
+//! A configuration as it was written, each value with its place, and the checks between values.
+//!
+//! Enters: what a parser read. Leaves: [`Settings`] without any key that has to be fetched. Never does: read a file.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::error::{Fault, Located, Place, Problem};
+use super::keys::{self, KeySource};
+use super::values;
+use crate::settings::{
+    EndpointName, Hooks, Lan, LanBackend, Peer, PublicKey, RouteTable, Settings, Wan, WanBackend, XdpMode,
+};
+
+/// Entries of each AF_XDP ring when nothing is said.
+pub const RING_DEFAULT: u32 = 2048;
+/// Small frames per lane when nothing is said: enough for the rings of one queue and a burst in each stage.
+pub const FRAMES_DEFAULT: u32 = 8192;
+/// Lanes at most.
+pub const LANES_MAX: usize = 256;
+
+/// A whole configuration.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "the fields are those of Settings")]
+pub struct Draft {
+    pub interface: Option<String>,
+    pub private_key: Option<Located<KeySource>>,
+    /// Where the section of the interface begins, for keys that are missing in it.
+    pub section: Place,
+    /// The format demands a private key.
+    pub needs_private_key: bool,
+    pub listen_port: Option<u16>,
+    pub fwmark: Option<u32>,
+    pub addresses: Vec<Located<IpNet>>,
+    pub mtu: Option<Located<u32>>,
+    pub table: RouteTable,
+    pub dns: Vec<String>,
+    pub hooks: Hooks,
+    pub wan_backend: WanBackend,
+    pub wan_interfaces: Vec<String>,
+    pub xdp_mode: XdpMode,
+    pub copy: bool,
+    pub ring: Option<Located<u32>>,
+    pub busy_poll: Option<u32>,
+    pub lan_backend: LanBackend,
+    pub lan_interfaces: Vec<String>,
+    pub no_offloads: bool,
+    pub lanes: Option<usize>,
+    pub frames_per_lane: Option<Located<u32>>,
+    pub metrics: Option<std::net::SocketAddr>,
+    pub user: Option<String>,
+    pub peers: Vec<PeerDraft>,
+    /// Things that are accepted and have no effect, for the log.
+    pub notes: Vec<String>,
+}
+
+/// A peer.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "the fields are those of Peer")]
+pub struct PeerDraft {
+    /// Where its section begins.
+    pub section: Place,
+    pub name: Option<Located<String>>,
+    pub public_key: Option<Located<PublicKey>>,
+    pub preshared_key: Option<Located<KeySource>>,
+    pub endpoint: Option<EndpointName>,
+    pub allowed_ips: Vec<Located<IpNet>>,
+    pub persistent_keepalive: Option<Duration>,
+}
+
+impl Draft {
+    /// Checks what must hold between values and makes settings of them; keys from files are left out.
+    ///
+    /// # Errors
+    /// The first thing that does not hold.
+    pub fn check(&self, default_name: Option<&str>) -> Result<Settings, Fault> {
+        let interface = match &self.interface {
+            Some(name) => name.clone(),
+            None => self.name_from_file(default_name)?,
+        };
+        if self.needs_private_key && self.private_key.is_none() {
+            let expected = "private_key_file, private_key_credential or private_key".to_owned();
+            return Err(Fault::new(&self.section.with_key("interface"), Problem::Missing { expected }));
+        }
+        self.check_addresses()?;
+        self.check_mtu()?;
+        let (ring, frames_per_lane) = self.check_memory()?;
+        self.check_peers()?;
+        let wan = Wan {
+            backend: self.wan_backend,
+            interfaces: self.wan_interfaces.clone(),
+            xdp_mode: self.xdp_mode,
+            copy: self.copy,
+            ring,
+            busy_poll: self.busy_poll,
+        };
+        let lan =
+            Lan { backend: self.lan_backend, interfaces: self.lan_interfaces.clone(), offloads: !self.no_offloads };
+        Ok(Settings {
+            interface,
+            private_key: None,
+            listen_port: self.listen_port,
+            fwmark: self.fwmark,
+            addresses: self.addresses.iter().map(|address| address.value).collect(),
+            mtu: self.mtu.as_ref().map(|mtu| mtu.value),
+            table: self.table,
+            dns: self.dns.clone(),
+            hooks: self.hooks.clone(),
+            wan,
+            lan,
+            lanes: self.lanes,
+            frames_per_lane,
+            metrics: self.metrics,
+            user: self.user.clone(),
+            peers: self.peers.iter().filter_map(PeerDraft::settings).collect(),
+        })
+    }
+
+    /// A peer that is the gateway itself would shake hands with itself for ever.
+    ///
+    /// # Errors
+    /// The peer with our own key.
+    pub fn check_own_key(&self, own: PublicKey) -> Result<(), Fault> {
+        for key in self.peers.iter().filter_map(|peer| peer.public_key.as_ref()) {
+            if key.value == own {
+                let text = "this is the gateway's own public key: expected that of another site".to_owned();
+                return Err(Fault::new(&key.place, Problem::Conflict(text)));
+            }
+        }
+        Ok(())
+    }
+
+    fn name_from_file(&self, default_name: Option<&str>) -> Result<String, Fault> {
+        let name = default_name.unwrap_or_default();
+        values::interface(name).map_err(|expected| {
+            let found = format!("the file's name gives the interface the name {name:?}");
+            Fault::new(
+                &self.section.with_key("interface.name"),
+                Problem::Invalid { found, expected: expected.to_owned() },
+            )
+        })
+    }
+
+    fn check_addresses(&self) -> Result<(), Fault> {
+        let mut seen: HashMap<IpAddr, usize> = HashMap::new();
+        for address in &self.addresses {
+            let host = address.value.addr();
+            if host.is_unspecified() || host.is_multicast() {
+                let problem = Problem::Invalid {
+                    found: host.to_string(),
+                    expected: "an address that a host can have".to_owned(),
+                };
+                return Err(Fault::new(&address.place, problem));
+            }
+            if let Some(first) = seen.insert(host, address.place.line) {
+                return Err(Fault::new(&address.place, Problem::Duplicate { what: host.to_string(), first }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_mtu(&self) -> Result<(), Fault> {
+        let Some(mtu) = &self.mtu else { return Ok(()) };
+        let inside = self.addresses.iter().chain(self.peers.iter().flat_map(|peer| &peer.allowed_ips));
+        let has_v6 = inside.into_iter().any(|net| matches!(net.value, IpNet::V6(_)));
+        if has_v6 && mtu.value < 1280 {
+            let found = format!("{} is too small for the IPv6 addresses inside", mtu.value);
+            return Err(Fault::new(&mtu.place, Problem::Invalid { found, expected: values::MTU.to_owned() }));
+        }
+        Ok(())
+    }
+
+    fn check_memory(&self) -> Result<(u32, u32), Fault> {
+        let ring = self.ring.as_ref().map_or(RING_DEFAULT, |ring| ring.value);
+        let frames = self.frames_per_lane.as_ref().map_or(FRAMES_DEFAULT.max(ring.saturating_mul(4)), |f| f.value);
+        // The fill and the completion ring of one queue can both be full at a time, and bursts are under way besides.
+        if let Some(given) = &self.frames_per_lane
+            && frames < ring.saturating_mul(2).saturating_add(1024)
+        {
+            let text =
+                format!("{frames} frames cannot fill rings of {ring} entries: expected at least {}", ring * 2 + 1024);
+            return Err(Fault::new(&given.place, Problem::Conflict(text)));
+        }
+        Ok((ring, frames))
+    }
+
+    fn check_peers(&self) -> Result<(), Fault> {
+        let mut keys = HashMap::new();
+        let mut names = HashMap::new();
+        let mut networks: HashMap<IpNet, (usize, usize)> = HashMap::new();
+        for (index, peer) in self.peers.iter().enumerate() {
+            let Some(key) = &peer.public_key else {
+                let place = peer.section.with_key("peer.public_key");
+                return Err(Fault::new(&place, Problem::Missing { expected: values::KEY.to_owned() }));
+            };
+            if let Some(first) = keys.insert(key.value, key.place.line) {
+                return Err(Fault::new(&key.place, Problem::Duplicate { what: format!("peer {}", key.value), first }));
+            }
+            if let Some(name) = &peer.name
+                && let Some(first) = names.insert(name.value.as_str(), name.place.line)
+            {
+                let what = format!("peer name {:?}", name.value);
+                return Err(Fault::new(&name.place, Problem::Duplicate { what, first }));
+            }
+            for network in &peer.allowed_ips {
+                let (owner, first) = *networks.entry(network.value).or_insert((index, network.place.line));
+                if owner != index {
+                    let what = format!("{} can lead to one peer only and stands here", network.value);
+                    return Err(Fault::new(&network.place, Problem::Duplicate { what, first }));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl PeerDraft {
+    fn settings(&self) -> Option<Peer> {
+        let mut allowed_ips: Vec<IpNet> = Vec::with_capacity(self.allowed_ips.len());
+        let mut seen = std::collections::HashSet::new();
+        allowed_ips
+            .extend(self.allowed_ips.iter().map(|network| network.value).filter(|network| seen.insert(*network)));
+        Some(Peer {
+            public_key: self.public_key.as_ref()?.value,
+            name: self.name.as_ref().map(|name| name.value.clone()),
+            preshared_key: None,
+            endpoint: self.endpoint.clone(),
+            allowed_ips,
+            persistent_keepalive: self.persistent_keepalive,
+        })
+    }
+}
+
+/// The settings of an interface that is configured by `wg`: nothing is known but its name.
+///
+/// # Errors
+/// What an interface's name has to be.
+pub fn bare(interface: &str) -> Result<Settings, String> {
+    let name = values::interface(interface)
+        .map_err(|expected| format!("{interface:?} cannot be the name of an interface: expected {expected}"))?;
+    Draft { interface: Some(name), ..Draft::default() }.check(None).map_err(|fault| fault.problem.to_string())
+}
+
+/// The public key that belongs to a fetched private key, for checks and summaries.
+#[must_use]
+pub fn own_key(settings: &Settings) -> Option<PublicKey> {
+    settings.private_key.as_ref().map(keys::public)
+}
