@@ -12,11 +12,21 @@
 
 pub mod allowed_ips;
 pub mod constants;
+mod cookie;
 mod drop_reason;
 pub mod endpoint;
+mod indices;
+mod keypairs;
+mod message;
+mod noise;
+mod peer;
+mod peer_table;
 pub mod pending;
+mod rate_limit;
 pub mod replay;
 pub mod session;
+mod timer;
+mod timestamp;
 pub mod tuning;
 
 pub use allowed_ips::AllowedIps;

@@ -98,9 +98,8 @@ impl<'a> Message<'a> {
 }
 
 fn exactly<T: FromBytes + KnownLayout + Immutable + Unaligned>(datagram: &[u8]) -> Result<&T, DropReason> {
-    T::ref_from_bytes(datagram).map_err(|_| {
-        if datagram.len() < size_of::<T>() { DropReason::Truncated } else { DropReason::Malformed }
-    })
+    T::ref_from_bytes(datagram)
+        .map_err(|_| if datagram.len() < size_of::<T>() { DropReason::Truncated } else { DropReason::Malformed })
 }
 
 #[cfg(test)]

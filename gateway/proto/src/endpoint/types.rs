@@ -1,0 +1,135 @@
+//! What callers give to an endpoint and get from it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use crate::{KEY_LEN, PeerId, PeerShared, ReceiverIndex, Session};
+
+/// The wall clock, for TAI64N timestamps alone.
+#[derive(Debug, Clone, Copy)]
+pub struct WallClock(pub SystemTime);
+
+/// A datagram to send, written into the caller's buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Whom it concerns; `None` for cookie replies.
+    pub peer: Option<PeerId>,
+    /// Where to.
+    pub remote: SocketAddr,
+    /// The local address that the peer is used to, if known (sticky source); `None` lets the kernel choose.
+    pub local: Option<IpAddr>,
+    /// How many bytes of the caller's buffer it fills.
+    pub len: usize,
+}
+
+/// What the world should know.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields say what their types and names say")]
+pub enum Event {
+    /// A session opens packets from here on: publish it under its local index (and to the XDP map). `current` when it is
+    /// also the one to seal with, else it waits for confirmation.
+    SessionStarted { session: Arc<Session>, current: bool },
+    /// A session that was waiting for confirmation is the one to seal with from here on.
+    SessionCurrent { session: Arc<Session> },
+    /// An index opens nothing any more: retract it. `was_current` when the peer has no session to seal with now.
+    SessionEnded { peer: PeerId, index: ReceiverIndex, was_current: bool },
+    /// The peer's endpoint is another one (configured, or learned by roaming); `local` is the address of ours it used.
+    EndpointChanged { peer: PeerId, remote: SocketAddr, local: Option<IpAddr> },
+    /// A handshake with this peer was given up after 90 s: drop what waits for it; resolve its name again.
+    HandshakeGivenUp { peer: PeerId },
+    /// A handshake was sent again because no answer came (count from 1): the peer has fallen silent.
+    HandshakeRetried { peer: PeerId, attempt: u32 },
+    /// A peer was removed; its sessions were ended by events before this one.
+    PeerRemoved { peer: PeerId },
+}
+
+/// A peer as configured.
+#[derive(Clone, Default)]
+pub struct PeerConfig {
+    /// The peer's preshared key; all zero for none.
+    pub preshared_key: [u8; KEY_LEN],
+    /// Where it was last known to be.
+    pub endpoint: Option<SocketAddr>,
+    /// Inner addresses that belong to it.
+    pub allowed_ips: Vec<IpNet>,
+    /// Interval of persistent keepalives; `None` for off.
+    pub persistent_keepalive: Option<Duration>,
+}
+
+/// A change to a peer: `None` leaves a field as it is.
+#[derive(Clone, Default)]
+pub struct PeerUpdate {
+    /// A new preshared key; all zero for none.
+    pub preshared_key: Option<[u8; KEY_LEN]>,
+    /// A new endpoint.
+    pub endpoint: Option<SocketAddr>,
+    /// A new keepalive interval; `Some(None)` turns it off.
+    pub persistent_keepalive: Option<Option<Duration>>,
+    /// Whether all allowed IPs go before `allowed_ips_add` come.
+    pub replace_allowed_ips: bool,
+    /// Allowed IPs to take (moved from another peer when it has them).
+    pub allowed_ips_add: Vec<IpNet>,
+    /// Allowed IPs to give up.
+    pub allowed_ips_remove: Vec<IpNet>,
+}
+
+/// What is known of a peer.
+#[derive(Clone)]
+pub struct PeerView<'a> {
+    /// Its place in the tables.
+    pub id: PeerId,
+    /// Its key.
+    pub public_key: [u8; KEY_LEN],
+    /// Its preshared key; all zero for none.
+    pub preshared_key: [u8; KEY_LEN],
+    /// Where it is.
+    pub endpoint: Option<SocketAddr>,
+    /// The address of ours that it uses.
+    pub local: Option<IpAddr>,
+    /// Interval of persistent keepalives.
+    pub persistent_keepalive: Option<Duration>,
+    /// When the last handshake was completed, by the wall clock.
+    pub last_handshake: Option<SystemTime>,
+    /// How long that handshake took, for the side that began it.
+    pub handshake_duration: Option<Duration>,
+    /// The session to seal with.
+    pub session: Option<&'a Arc<Session>>,
+    /// What the lanes report.
+    pub shared: &'a Arc<PeerShared>,
+}
+
+// Preshared keys never reach a log: these tell only whether there is one.
+
+impl fmt::Debug for PeerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerConfig")
+            .field("has_preshared_key", &(self.preshared_key != [0; KEY_LEN]))
+            .field("endpoint", &self.endpoint)
+            .field("allowed_ips", &self.allowed_ips)
+            .field("persistent_keepalive", &self.persistent_keepalive)
+            .finish()
+    }
+}
+
+impl fmt::Debug for PeerUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerUpdate")
+            .field("sets_preshared_key", &self.preshared_key.is_some())
+            .field("endpoint", &self.endpoint)
+            .field("persistent_keepalive", &self.persistent_keepalive)
+            .field("replace_allowed_ips", &self.replace_allowed_ips)
+            .field("allowed_ips_add", &self.allowed_ips_add)
+            .field("allowed_ips_remove", &self.allowed_ips_remove)
+            .finish()
+    }
+}
+
+impl fmt::Debug for PeerView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerView").field("id", &self.id).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
