@@ -1,0 +1,64 @@
+//! [`Network`] as the kernel has it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+
+use super::netlink::Netlink;
+use super::netlink::links::Link;
+use super::netlink::routes::{Route, RouteQuery};
+use super::paths::Network;
+
+/// The kernel's routes and neighbours, and its interfaces as last heard of.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The conversation.
+    pub netlink: Netlink,
+    links: HashMap<u32, Link>,
+}
+
+impl Kernel {
+    /// Reads the interfaces.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn new(netlink: Netlink) -> io::Result<Self> {
+        let mut kernel = Self { netlink, links: HashMap::new() };
+        kernel.read_links()?;
+        Ok(kernel)
+    }
+
+    /// Reads the interfaces again.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn read_links(&mut self) -> io::Result<()> {
+        self.links = self.netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        Ok(())
+    }
+
+    /// All interfaces as last heard of.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+}
+
+impl Network for Kernel {
+    fn route(&mut self, query: &RouteQuery) -> io::Result<Route> {
+        self.netlink.route(query)
+    }
+
+    fn link(&mut self, index: u32) -> Option<Link> {
+        self.links.get(&index).cloned()
+    }
+
+    fn neighbour(&mut self, if_index: u32, address: IpAddr) -> Option<[u8; 6]> {
+        self.netlink.neighbour(if_index, address).ok().flatten()
+    }
+
+    fn use_neighbour(&mut self, if_index: u32, address: IpAddr) {
+        if let Err(error) = self.netlink.use_neighbour(if_index, address) {
+            tracing::debug!(%address, %error, "asking the kernel to resolve a neighbour");
+        }
+    }
+}
