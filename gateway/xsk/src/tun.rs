@@ -167,6 +167,14 @@ impl TunQueue {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
+    /// A second handle of the queue, by which the interface can be followed while a lane owns the queue.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, vnet_hdr: self.vnet_hdr })
+    }
+
     /// The interface's present name.
     ///
     /// # Errors
