@@ -20,6 +20,7 @@ use super::sockets::{ControlSocket, Received};
 use crate::datapath::report::{Command, Link, Report};
 use crate::datapath::tables::{PeerEntry, Published, Tables};
 use crate::settings::EndpointName;
+use crate::steer::Steer;
 
 /// Paths found again at once, so that handshakes do not wait for 65,536 of them.
 const PATHS_AT_ONCE: usize = 256;
@@ -27,14 +28,6 @@ const PATHS_AT_ONCE: usize = 256;
 const REPORTS_AT_ONCE: usize = 512;
 /// Transport data: the first byte of the message.
 const TRANSPORT_DATA: u8 = 4;
-
-/// The steering program's table of live sessions.
-pub trait LiveSessions {
-    /// From here on packets with this index go to the rings.
-    fn insert(&mut self, index: ReceiverIndex);
-    /// From here on they do not.
-    fn remove(&mut self, index: ReceiverIndex);
-}
 
 /// Why a gateway ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +61,8 @@ pub struct Driver<N> {
     pub ground: Ground,
     /// The control task's socket.
     pub socket: ControlSocket,
-    /// The steering program's table of sessions, with XDP.
-    pub live: Option<Box<dyn LiveSessions>>,
+    /// The steering program, with XDP.
+    pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
     pub drops: [u64; DropReason::COUNT],
     /// Peers whose names are to be resolved (again).
@@ -94,7 +87,7 @@ impl<N: Network> Driver<N> {
             network,
             ground,
             socket,
-            live: None,
+            steer: None,
             drops: [0; DropReason::COUNT],
             unresolved: BTreeSet::new(),
             lanes: Vec::new(),
@@ -177,6 +170,12 @@ impl<N: Network> Driver<N> {
         !self.stale.is_empty()
     }
 
+    /// A peer is here: its path is found at once.
+    pub fn locate(&mut self, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+        self.adopt(peer).endpoint = Some((remote, local));
+        self.find_path(peer);
+    }
+
     /// Reads datagrams of the control task's socket, at most `limit` reads. True when more may wait.
     pub fn receive(&mut self, now: Instant, limit: usize) -> bool {
         for _ in 0..limit {
@@ -242,7 +241,7 @@ impl<N: Network> Driver<N> {
                 if !self.ground.ringed.is_empty() {
                     tracing::warn!(%error, "the wan rings fail: packets take the kernel's socket from here on");
                     self.ground.ringed.clear();
-                    self.live = None;
+                    self.steer = None;
                     self.doubt_paths();
                 }
             }
@@ -274,8 +273,12 @@ impl<N: Network> Driver<N> {
     fn take(&mut self, event: Event) {
         match event {
             Event::SessionStarted { session, current } => {
-                if let Some(live) = &mut self.live {
-                    live.insert(session.local_index);
+                // Packets that reach the rings before the snapshot would be dropped there, so the program is told in the
+                // same batch, before the peer can have heard of the session.
+                if let Some(steer) = &mut self.steer
+                    && let Err(error) = steer.insert_session(session.local_index)
+                {
+                    tracing::warn!(%error, "packets of a session will come by the kernel's socket");
                 }
                 self.tables.sessions.set(session.local_index.slot(), Some(Arc::clone(&session)));
                 self.dirty = true;
@@ -297,8 +300,7 @@ impl<N: Network> Driver<N> {
                 }
             }
             Event::EndpointChanged { peer, remote, local } => {
-                self.adopt(peer).endpoint = Some((remote, local));
-                self.find_path(peer);
+                self.locate(peer, remote, local);
             }
             Event::HandshakeGivenUp { peer } => {
                 tracing::debug!(peer = peer.slot, "handshake given up");
@@ -347,10 +349,12 @@ impl<N: Network> Driver<N> {
             self.dirty = false;
         }
         let ended = std::mem::take(&mut self.ended);
-        if let Some(live) = &mut self.live {
+        if let Some(steer) = &mut self.steer {
             for index in ended {
-                // The slot may belong to another session by this time: the table compares whole indices.
-                live.remove(index);
+                // The slot may belong to another session by this time: the program compares whole indices.
+                if let Err(error) = steer.remove_session(index) {
+                    tracing::debug!(%error, "an ended session stays with the steering program");
+                }
             }
         }
     }

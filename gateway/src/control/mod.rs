@@ -1,13 +1,432 @@
-//! The control task.
+//! The control task: everything of a gateway that is not a packet's way.
+//!
+//! One thread, beside the lanes. One round of its loop:
+//! 1. Wait for a datagram, a report of a lane, a question, news of the kernel, a resolved name, a signal, or a time.
+//! 2. Take a bounded number of them, so that no flood of one keeps the others waiting.
+//! 3. Run what is due, and settle: publish the next snapshot, send what is to be sent ([`driver`]).
+//!
+//! Enters: all of the above. Leaves: snapshots, commands, datagrams, answers. Never does: wait for a peer, a name server
+//! or a client, or touch transport data.
 
 pub mod driver;
 pub mod hooks;
 pub mod kernel;
 pub mod listeners;
+pub mod metrics;
 pub mod names;
 pub mod netlink;
 pub mod paths;
 pub mod privileges;
+pub mod report;
 pub mod routing;
 pub mod sockets;
 pub mod tunnel;
+pub mod uapi;
+pub mod wan;
+
+mod configure;
+mod serve;
+
+use std::io;
+use std::net::UdpSocket;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::{Duration, Instant, SystemTime};
+
+use landbridge_proto::WallClock;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use crate::datapath::report::Waker;
+use driver::{Driver, End};
+use kernel::Kernel;
+use listeners::Listener;
+use names::{Names, Resolved};
+use netlink::{Monitor, News};
+use report::Facts;
+use tunnel::{Look, Tunnel};
+
+pub use serve::status_server;
+
+/// Reads of the control socket in one round.
+const READS: usize = 64;
+/// How often lanes' activity is looked at while there is any.
+const TICK_ACTIVE: Duration = Duration::from_millis(250);
+/// How often when there is none.
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// News of the kernel come in heaps: paths are found again this long after the first of one.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// How often next hops of paths in use are kept fresh.
+const REFRESH: Duration = Duration::from_secs(10);
+/// Questions that wait.
+const QUERIES: usize = 32;
+
+/// What others ask of the control task.
+#[derive(Debug)]
+pub enum Query {
+    /// UAPI `get`.
+    Get(oneshot::Sender<Zeroizing<Vec<u8>>>),
+    /// UAPI `set`.
+    Set(Box<uapi::parse::Set>, oneshot::Sender<uapi::parse::Errno>),
+    /// The status object, as JSON.
+    Status(oneshot::Sender<Vec<u8>>),
+    /// The metrics, as Prometheus' text.
+    Metrics(oneshot::Sender<Vec<u8>>),
+}
+
+/// What the control task is given at start.
+#[derive(Debug)]
+pub struct Parts {
+    /// Between protocol and world.
+    pub driver: Driver<Kernel>,
+    /// What does not change.
+    pub facts: Facts,
+    /// The tunnel interface.
+    pub tunnel: Tunnel,
+    /// Pulled by the lanes.
+    pub waker: Waker,
+    /// Second handles of the lanes' sockets, for their mark.
+    pub lane_sockets: Vec<UdpSocket>,
+    /// The mark of outer packets.
+    pub fwmark: Option<u32>,
+    /// Ends the gateway when its file vanishes.
+    pub uapi: Option<Listener>,
+    /// Whether the tunnel's MTU follows the ways to the peers.
+    pub mtu_follows: bool,
+}
+
+/// The control task.
+#[derive(Debug)]
+pub struct Control {
+    driver: Driver<Kernel>,
+    facts: Facts,
+    tunnel: Tunnel,
+    waker: AsyncFd<Waker>,
+    lane_sockets: Vec<UdpSocket>,
+    fwmark: Option<u32>,
+    uapi: Option<Listener>,
+    mtu_follows: bool,
+    names: Names,
+    resolved: mpsc::Receiver<Resolved>,
+    queries: mpsc::Receiver<Query>,
+    ask: mpsc::Sender<Query>,
+    /// The control socket's readiness; the socket itself is the driver's.
+    datagrams: AsyncFd<Watched>,
+    monitor: AsyncFd<Monitor>,
+    /// News of the namespace that the tunnel interface was moved to.
+    tunnel_monitor: Option<AsyncFd<Monitor>>,
+    news: News,
+    news_due: Option<Instant>,
+    tick_due: Instant,
+    tunnel_due: Instant,
+    refresh_due: Instant,
+    active: bool,
+    /// More of something waits than one round takes.
+    more: bool,
+}
+
+/// A descriptor that somebody else owns and that lives as long as it is watched.
+#[derive(Debug)]
+struct Watched(RawFd);
+
+impl AsRawFd for Watched {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+impl Control {
+    /// Makes the control task of its parts. Called inside the runtime.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn new(parts: Parts) -> io::Result<Self> {
+        let now = Instant::now();
+        let (names, resolved) = Names::new();
+        let (ask, queries) = mpsc::channel(QUERIES);
+        let datagrams = AsyncFd::with_interest(Watched(parts.driver.socket.as_raw_fd()), Interest::READABLE)?;
+        Ok(Self {
+            driver: parts.driver,
+            facts: parts.facts,
+            tunnel: parts.tunnel,
+            waker: AsyncFd::with_interest(parts.waker, Interest::READABLE)?,
+            lane_sockets: parts.lane_sockets,
+            fwmark: parts.fwmark,
+            uapi: parts.uapi,
+            mtu_follows: parts.mtu_follows,
+            names,
+            resolved,
+            queries,
+            ask,
+            datagrams,
+            monitor: AsyncFd::with_interest(Monitor::new()?, Interest::READABLE)?,
+            tunnel_monitor: None,
+            news: News::default(),
+            news_due: None,
+            tick_due: now,
+            tunnel_due: now,
+            refresh_due: now + REFRESH,
+            active: false,
+            more: false,
+        })
+    }
+
+    /// Where questions go.
+    #[must_use]
+    pub fn asker(&self) -> mpsc::Sender<Query> {
+        self.ask.clone()
+    }
+
+    /// The driver.
+    pub fn driver(&mut self) -> &mut Driver<Kernel> {
+        &mut self.driver
+    }
+
+    /// The tunnel interface.
+    pub fn tunnel(&mut self) -> &mut Tunnel {
+        &mut self.tunnel
+    }
+
+    /// The facts, while they are still gathered.
+    pub fn facts(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
+    /// Serves until something ends the gateway; `asked` resolves when it is asked to.
+    pub async fn serve(&mut self, asked: impl Future<Output = &'static str>) -> End {
+        tokio::pin!(asked);
+        loop {
+            let due = self.next_due();
+            tokio::select! {
+                reason = &mut asked => return End::Asked(reason),
+                ready = self.datagrams.readable() => {
+                    if let Ok(mut guard) = ready
+                        && !self.driver.receive(Instant::now(), READS)
+                    {
+                        guard.clear_ready();
+                    }
+                }
+                ready = self.waker.readable() => {
+                    if let Ok(mut guard) = ready {
+                        guard.get_inner().clear();
+                        guard.clear_ready();
+                    }
+                    if let Some(end) = self.hear_lanes() {
+                        return end;
+                    }
+                }
+                ready = self.monitor.readable() => note_news(ready, &mut self.news, &mut self.news_due),
+                ready = readable(self.tunnel_monitor.as_ref()) => {
+                    note_news(ready, &mut self.news, &mut self.news_due);
+                    self.tunnel_due = Instant::now();
+                }
+                Some(query) = self.queries.recv() => self.answer(query),
+                Some(resolved) = self.resolved.recv() => self.take_name(&resolved),
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+            if let Some(end) = self.run_due() {
+                return end;
+            }
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        if self.more || self.driver.has_doubts() {
+            return Instant::now();
+        }
+        let due = self.tick_due.min(self.tunnel_due).min(self.refresh_due);
+        [self.news_due, self.driver.endpoint.poll_timeout()].into_iter().flatten().fold(due, Instant::min)
+    }
+
+    fn hear_lanes(&mut self) -> Option<End> {
+        let (more, active, end) = self.driver.hear_lanes(Instant::now());
+        self.more = more;
+        self.active |= active;
+        end
+    }
+
+    /// Runs what is due and settles.
+    fn run_due(&mut self) -> Option<End> {
+        let now = Instant::now();
+        if self.more
+            && let Some(end) = self.hear_lanes()
+        {
+            return Some(end);
+        }
+        if self.tick_due <= now {
+            if let Some(end) = self.tick(now) {
+                return Some(end);
+            }
+        }
+        if self.driver.endpoint.poll_timeout().is_some_and(|due| due <= now) {
+            self.driver.endpoint.handle_timeout(now, WallClock(SystemTime::now()));
+        }
+        if self.news_due.is_some_and(|due| due <= now) {
+            self.take_news();
+        }
+        if self.tunnel_due <= now {
+            if let Some(end) = self.look_at_tunnel(now) {
+                return Some(end);
+            }
+        }
+        if self.refresh_due <= now {
+            self.refresh_due = now + REFRESH;
+            self.driver.refresh_neighbours();
+        }
+        self.driver.find_paths();
+        self.driver.settle(now);
+        None
+    }
+
+    fn tick(&mut self, now: Instant) -> Option<End> {
+        self.active = false;
+        let end = self.hear_lanes();
+        self.tick_due = now + if self.active { TICK_ACTIVE } else { TICK_IDLE };
+        let Self { driver, names, .. } = self;
+        names.retain(|peer| driver.peer(peer).is_some());
+        for peer in std::mem::take(&mut driver.unresolved) {
+            if let Some(host) = driver.peer(peer).and_then(|state| state.host.clone()) {
+                names.want(peer, host, now);
+            }
+        }
+        if let Some(due) = names.run(now) {
+            self.tick_due = self.tick_due.min(due);
+        }
+        if self.uapi.as_ref().is_some_and(|uapi| !uapi.is_there()) {
+            return Some(End::Asked("its UAPI socket was removed"));
+        }
+        end
+    }
+
+    /// Routes, addresses, links or neighbours changed.
+    fn take_news(&mut self) {
+        let news = std::mem::take(&mut self.news);
+        self.news_due = None;
+        if news.links {
+            if let Err(error) = self.driver.network.read_links() {
+                tracing::warn!(%error, "cannot read the interfaces of this host");
+            }
+            self.tunnel_due = Instant::now();
+        }
+        if news.addresses {
+            self.steer_addresses();
+        }
+        self.driver.doubt_paths();
+    }
+
+    /// Tells the steering program which addresses are ours.
+    pub fn steer_addresses(&mut self) {
+        let Some(steer) = &mut self.driver.steer else { return };
+        let result = self.driver.network.netlink.addresses().map_err(anyhow::Error::from).and_then(|addresses| {
+            let addresses: Vec<_> = addresses.into_iter().map(|address| address.address).collect();
+            Ok(steer.set_addresses(&addresses)?)
+        });
+        if let Err(error) = result {
+            tracing::warn!("packets to some of our addresses will come by the kernel's socket: {error:#}");
+        }
+    }
+
+    fn look_at_tunnel(&mut self, now: Instant) -> Option<End> {
+        self.tunnel_due = now + TICK_IDLE;
+        match self.tunnel.look() {
+            Ok(Look::There { mtu, moved }) => {
+                self.driver.set_mtu(mtu);
+                if let Some(monitor) = moved {
+                    tracing::info!(
+                        interface = self.tunnel.name,
+                        "the tunnel interface is in another network namespace"
+                    );
+                    self.tunnel_monitor = AsyncFd::with_interest(monitor, Interest::READABLE).ok();
+                    self.driver.doubt_paths();
+                }
+                self.driver.ground.tunnel = self.tunnel.index_at_home();
+                self.follow_mtu(mtu);
+            }
+            Ok(Look::Gone) => return Some(End::Asked("the tunnel interface is gone")),
+            Err(error) => tracing::debug!(%error, "looking at the tunnel interface"),
+        }
+        None
+    }
+
+    /// Where no MTU is configured the tunnel's is what the ways to the peers leave room for.
+    fn follow_mtu(&mut self, present: u32) {
+        let Some(way) = self.driver.path_mtu().filter(|_| self.mtu_follows) else { return };
+        let wanted = routing::tunnel_mtu(Some(way));
+        if wanted != present {
+            match self.tunnel.netlink.set_mtu(self.tunnel.if_index, wanted) {
+                Ok(()) => {
+                    tracing::info!(mtu = wanted, "the tunnel's MTU follows the way to the peers");
+                    self.driver.set_mtu(wanted);
+                }
+                Err(error) => tracing::debug!(%error, "setting the tunnel's MTU"),
+            }
+        }
+    }
+
+    fn answer(&mut self, query: Query) {
+        // Who asked may have left in the meantime; that is no concern of ours.
+        match query {
+            Query::Get(reply) => {
+                let device = uapi::get::Device { listen_port: self.driver.socket.port(), fwmark: self.fwmark };
+                let mut text = uapi::get::answer(&self.driver.endpoint, device);
+                let _ = reply.send(Zeroizing::new(std::mem::take(&mut *text).into_bytes()));
+            }
+            Query::Set(set, reply) => {
+                let _ = reply.send(self.configure(*set));
+            }
+            Query::Status(reply) => {
+                let status = report::gather(&self.facts, &self.driver, &self.tunnel.name, Instant::now());
+                let mut text = serde_json::to_vec(&status).unwrap_or_default();
+                text.push(b'\n');
+                let _ = reply.send(text);
+            }
+            Query::Metrics(reply) => {
+                let status = report::gather(&self.facts, &self.driver, &self.tunnel.name, Instant::now());
+                let extra = metrics::Extra::gather(&self.facts, &self.driver);
+                let _ = reply.send(metrics::text(&status, &extra));
+            }
+        }
+    }
+
+    /// Ends: everything that is not dropped by itself is given back by the caller.
+    #[must_use]
+    pub fn into_tunnel(mut self) -> Tunnel {
+        // First of all, packets stay with the kernel.
+        drop(self.driver.steer.take());
+        self.tunnel
+    }
+}
+
+async fn readable(monitor: Option<&AsyncFd<Monitor>>) -> io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Monitor>> {
+    match monitor {
+        Some(monitor) => monitor.readable().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn note_news(
+    ready: io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Monitor>>,
+    news: &mut News,
+    due: &mut Option<Instant>,
+) {
+    let Ok(mut guard) = ready else { return };
+    let (found, more) = guard.get_inner().read();
+    if !more {
+        guard.clear_ready();
+    }
+    news.links |= found.links;
+    news.addresses |= found.addresses;
+    news.routes |= found.routes;
+    news.neighbours |= found.neighbours;
+    if news.any() {
+        due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
+    }
+}
+
+/// A lane's waker, polled here.
+impl AsRawFd for Waker {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}

@@ -1,0 +1,383 @@
+//! Metrics for Prometheus, and the HTTP that serves them.
+//!
+//! Enters: the gathered status. Leaves: Prometheus' text format at `GET /metrics`. Never does: keep a counter; those are
+//! the lanes', and are read when somebody asks. Names that the field has for peers and devices are kept; the rest begins
+//! with `landbridge_`, in base units.
+
+use std::net::Shutdown;
+use std::time::Duration;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use tokio::sync::{mpsc, oneshot};
+use tokio_uring::net::{TcpListener, TcpStream};
+
+use super::Query;
+use super::driver::Driver;
+use super::paths::Network;
+use super::report::{Facts, dropped};
+use crate::status::{PeerStatus, Status};
+use landbridge_proto::DropReason;
+
+/// The longest request.
+const REQUEST_MAX: usize = 8192;
+/// How long a client may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Clients served at the same time.
+const CLIENTS_MAX: usize = 8;
+
+/// What metrics show beyond the status.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// Drops by reason, zeros included: a series that appears late hides its first increase.
+    pub drops: Vec<(&'static str, u64)>,
+}
+
+impl Extra {
+    /// Gathers.
+    pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>) -> Self {
+        let drops = DropReason::ALL.iter().map(|reason| (reason.label(), dropped(facts, driver, *reason))).collect();
+        Self { drops }
+    }
+}
+
+/// All metrics as text.
+#[must_use]
+pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
+    let mut families = Families::default();
+    device(&mut families, status);
+    for peer in &status.peers {
+        families.peer(status, peer);
+    }
+    for lane in &status.lanes {
+        for (name, value) in &lane.counters {
+            families.lane(lane.lane, name, *value);
+        }
+    }
+    for (reason, packets) in &extra.drops {
+        families.add(
+            "landbridge_dropped_packets_total",
+            "Packets dropped by lanes and control task, by reason.",
+            MetricType::COUNTER,
+            &[("device", &status.interface), ("reason", reason)],
+            *packets as f64,
+        );
+    }
+    for (verdict, packets) in &status.xdp_verdicts {
+        families.add(
+            "landbridge_xdp_packets_total",
+            "Packets seen by the XDP program, by verdict.",
+            MetricType::COUNTER,
+            &[("device", &status.interface), ("verdict", verdict)],
+            *packets as f64,
+        );
+    }
+    backends(&mut families, status);
+    // Writing to a String cannot fail, and no family is empty.
+    TextEncoder::new().encode_to_string(&families.0).unwrap_or_default().into_bytes()
+}
+
+fn device(families: &mut Families, status: &Status) {
+    let device = status.interface.as_str();
+    let port = status.listen_port.to_string();
+    families.add(
+        "wireguard_device_info",
+        "Constant 1, labelled with what the interface is.",
+        MetricType::GAUGE,
+        &[
+            ("device", device),
+            ("public_key", status.public_key.as_deref().unwrap_or("")),
+            ("listen_port", &port),
+            ("wan_backend", &status.wan.backend),
+            ("lan_backend", &status.lan.backend),
+            ("version", &status.version),
+        ],
+        1.0,
+    );
+    families.add(
+        "landbridge_uptime_seconds",
+        "Seconds since the gateway started.",
+        MetricType::GAUGE,
+        &[("device", device)],
+        status.uptime_seconds as f64,
+    );
+    families.add(
+        "landbridge_mtu_bytes",
+        "MTU of the tunnel interface.",
+        MetricType::GAUGE,
+        &[("device", device)],
+        f64::from(status.mtu),
+    );
+}
+
+/// Per backend: the sums of the lanes' counters of that backend.
+fn backends(families: &mut Families, status: &Status) {
+    for (backend, prefix) in [("xdp", "wan_xdp_"), ("socket", "wan_socket_"), ("lan", "lan_")] {
+        for direction in ["rx", "tx"] {
+            for (unit, help) in [("packets", "Packets carried, by backend."), ("bytes", "Bytes carried, by backend.")] {
+                let field = format!("{prefix}{direction}_{unit}");
+                let sum: u64 = status.lanes.iter().filter_map(|lane| lane.counters.get(&field)).sum();
+                families.add(
+                    &format!("landbridge_backend_{unit}_total"),
+                    help,
+                    MetricType::COUNTER,
+                    &[("device", &status.interface), ("backend", backend), ("direction", direction)],
+                    sum as f64,
+                );
+            }
+        }
+    }
+    for interface in &status.wan.interfaces {
+        families.add(
+            "landbridge_wan_interface_info",
+            "Constant 1, labelled with how a wan interface is bound.",
+            MetricType::GAUGE,
+            &[
+                ("device", &status.interface),
+                ("interface", &interface.name),
+                ("driver", interface.driver.as_deref().unwrap_or("")),
+                ("xdp_mode", &interface.xdp_mode),
+                ("copy_mode", &interface.copy_mode),
+            ],
+            1.0,
+        );
+    }
+}
+
+/// Families in the order of their first series.
+#[derive(Default)]
+struct Families(Vec<MetricFamily>);
+
+impl Families {
+    fn add(&mut self, name: &str, help: &str, kind: MetricType, labels: &[(&str, &str)], value: f64) {
+        let mut metric = Metric::default();
+        metric.set_label(labels.iter().map(|(name, value)| label(name, value)).collect());
+        if kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        if let Some(family) = self.0.iter_mut().find(|family| family.name() == name) {
+            family.mut_metric().push(metric);
+            return;
+        }
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        family.set_metric(vec![metric]);
+        self.0.push(family);
+    }
+
+    fn peer(&mut self, status: &Status, peer: &PeerStatus) {
+        let name = peer.name.as_deref().unwrap_or("");
+        let labels = [("device", status.interface.as_str()), ("public_key", &peer.public_key), ("name", name)];
+        let counters = [
+            ("wireguard_peer_receive_bytes_total", "Bytes received from the peer (UDP payload).", peer.rx_bytes),
+            ("wireguard_peer_transmit_bytes_total", "Bytes sent to the peer (UDP payload).", peer.tx_bytes),
+            (
+                "landbridge_peer_receive_packets_total",
+                "Transport data packets received from the peer.",
+                peer.rx_packets,
+            ),
+            ("landbridge_peer_transmit_packets_total", "Transport data packets sent to the peer.", peer.tx_packets),
+        ];
+        for (family, help, value) in counters {
+            self.add(family, help, MetricType::COUNTER, &labels, value as f64);
+        }
+        self.add(
+            "wireguard_peer_last_handshake_seconds",
+            "Unix time of the last handshake, 0 when there was none.",
+            MetricType::GAUGE,
+            &labels,
+            peer.last_handshake_unix_seconds.unwrap_or(0) as f64,
+        );
+        if let Some(duration) = peer.handshake_ms {
+            self.add(
+                "landbridge_peer_handshake_duration_seconds",
+                "How long the last handshake took that we began.",
+                MetricType::GAUGE,
+                &labels,
+                duration / 1000.0,
+            );
+        }
+        let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
+        let info = [labels[0], labels[1], labels[2], ("endpoint", endpoint.as_str()), ("path", &peer.path)];
+        self.add("wireguard_peer_info", "Constant 1, labelled with what the peer is.", MetricType::GAUGE, &info, 1.0);
+    }
+
+    fn lane(&mut self, lane: usize, name: &str, value: u64) {
+        let lane = lane.to_string();
+        let (family, help, kind) = if name == "frames_free" {
+            ("landbridge_lane_frames_free".to_owned(), "Free small frames in the lane's pool.", MetricType::GAUGE)
+        } else {
+            (format!("landbridge_lane_{name}_total"), "A counter of one lane.", MetricType::COUNTER)
+        };
+        self.add(&family, help, kind, &[("lane", &lane)], value as f64);
+    }
+}
+
+fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+/// Serves metrics over HTTP.
+pub async fn serve(listener: TcpListener, queries: mpsc::Sender<Query>) {
+    let clients = std::rc::Rc::new(());
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        // Each client holds a reference.
+        if std::rc::Rc::strong_count(&clients) > CLIENTS_MAX {
+            continue;
+        }
+        let (queries, client) = (queries.clone(), std::rc::Rc::clone(&clients));
+        tokio_uring::spawn(async move {
+            let _ = tokio::time::timeout(PATIENCE, converse(&stream, &queries)).await;
+            let _ = stream.shutdown(Shutdown::Both);
+            drop(client);
+        });
+    }
+}
+
+async fn converse(stream: &TcpStream, queries: &mpsc::Sender<Query>) {
+    let mut request = Vec::new();
+    let (status, body) = loop {
+        let (result, buffer) = stream.read(vec![0; 2048]).await;
+        let Ok(length @ 1..) = result else { return };
+        request.extend_from_slice(&buffer[..length]);
+        match parse(&request) {
+            Asked::More if request.len() < REQUEST_MAX => {}
+            Asked::More => break ("431 Request Header Fields Too Large", Vec::new()),
+            Asked::Metrics => {
+                let (reply, answer) = oneshot::channel();
+                if queries.send(Query::Metrics(reply)).await.is_err() {
+                    return;
+                }
+                let Ok(body) = answer.await else { return };
+                break ("200 OK", body);
+            }
+            Asked::Other => break ("404 Not Found", b"metrics are at /metrics\n".to_vec()),
+            Asked::OtherMethod => break ("405 Method Not Allowed", Vec::new()),
+            Asked::Nonsense => break ("400 Bad Request", Vec::new()),
+        }
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let answer = [head.into_bytes(), body].concat();
+    // Who leaves before the answer is over misses it.
+    let _ = stream.write_all(answer).await;
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    More,
+    Metrics,
+    Other,
+    OtherMethod,
+    Nonsense,
+}
+
+fn parse(request: &[u8]) -> Asked {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(request) {
+        Ok(httparse::Status::Partial) => Asked::More,
+        Ok(httparse::Status::Complete(_)) => match (parsed.method, parsed.path) {
+            (Some("GET"), Some(path)) if path.split('?').next() == Some("/metrics") => Asked::Metrics,
+            (Some("GET"), _) => Asked::Other,
+            _ => Asked::OtherMethod,
+        },
+        Err(_) => Asked::Nonsense,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::status::{LanStatus, LaneStatus, WanStatus};
+
+    fn status() -> Status {
+        Status {
+            version: "0.1.0".to_owned(),
+            pid: 1,
+            interface: "lb0".to_owned(),
+            public_key: Some("AAAA=".to_owned()),
+            listen_port: 51820,
+            mtu: 1420,
+            uptime_seconds: 7,
+            wan: WanStatus { backend: "udp".to_owned(), reason: "configured".to_owned(), interfaces: Vec::new() },
+            lan: LanStatus { backend: "tun".to_owned(), reason: "default".to_owned(), tso: true, uso: true, queues: 1 },
+            lanes: vec![LaneStatus {
+                lane: 0,
+                cpu: Some(0),
+                counters: BTreeMap::from([("wan_socket_rx_packets".to_owned(), 3), ("frames_free".to_owned(), 9)]),
+            }],
+            xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
+            drops: BTreeMap::new(),
+            peers: vec![PeerStatus {
+                public_key: "BBBB=".to_owned(),
+                name: Some("site \"b\"".to_owned()),
+                endpoint: Some("192.0.2.1:51820".parse().expect("an address")),
+                local: None,
+                path: "socket".to_owned(),
+                allowed_ips: Vec::new(),
+                persistent_keepalive_seconds: None,
+                last_handshake_seconds_ago: Some(1),
+                last_handshake_unix_seconds: Some(1_700_000_000),
+                handshake_ms: Some(1.5),
+                rx_bytes: 10,
+                tx_bytes: 20,
+                rx_packets: 1,
+                tx_packets: 2,
+            }],
+        }
+    }
+
+    #[test]
+    fn the_text_has_the_fields_names_with_help_and_type_before_their_series() {
+        let text = String::from_utf8(text(&status(), &Extra { drops: vec![("replayed", 5)] })).expect("text");
+        for line in [
+            "# TYPE wireguard_peer_receive_bytes_total counter",
+            "wireguard_peer_receive_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 10",
+            "wireguard_peer_transmit_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 20",
+            "wireguard_peer_last_handshake_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1700000000",
+            "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
+            "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",
+            "landbridge_lane_wan_socket_rx_packets_total{lane=\"0\"} 3",
+            "# TYPE landbridge_lane_frames_free gauge",
+            "landbridge_backend_packets_total{device=\"lb0\",backend=\"socket\",direction=\"rx\"} 3",
+            "landbridge_peer_handshake_duration_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.0015",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
+        }
+        let mut families = std::collections::BTreeSet::new();
+        for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
+            assert!(families.insert(line), "{line} twice");
+        }
+    }
+
+    #[test]
+    fn only_get_metrics_is_metrics() {
+        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), Asked::Metrics);
+        assert_eq!(parse(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n"), Asked::Metrics);
+        assert_eq!(parse(b"GET / HTTP/1.1\r\n\r\n"), Asked::Other);
+        assert_eq!(parse(b"POST /metrics HTTP/1.1\r\n\r\n"), Asked::OtherMethod);
+        assert_eq!(parse(b"GET /met"), Asked::More);
+        assert_eq!(parse(b"\0\0\0\r\n\r\n"), Asked::Nonsense);
+    }
+}

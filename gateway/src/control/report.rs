@@ -1,0 +1,104 @@
+//! What a gateway tells of itself: gathered once, for the status socket and for Prometheus alike.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use landbridge_proto::DropReason;
+
+use super::driver::Driver;
+use super::paths::Network;
+use crate::datapath::stats::LaneStats;
+use crate::settings::PublicKey;
+use crate::status::{LanStatus, LaneStatus, PeerStatus, Status, WanStatus};
+
+/// What does not change while a gateway runs.
+#[derive(Debug)]
+pub struct Facts {
+    /// When it started.
+    pub started: Instant,
+    /// What the wan side bound.
+    pub wan: WanStatus,
+    /// What the lan side bound.
+    pub lan: LanStatus,
+    /// Every lane's core and counters.
+    pub lanes: Vec<(Option<usize>, Arc<LaneStats>)>,
+}
+
+/// Gathers the status of a gateway.
+pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, now: Instant) -> Status {
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        interface: interface.to_owned(),
+        public_key: driver.endpoint.public_key().map(|key| PublicKey(key).to_string()),
+        listen_port: driver.socket.port(),
+        mtu: driver.mtu(),
+        uptime_seconds: now.saturating_duration_since(facts.started).as_secs(),
+        wan: facts.wan.clone(),
+        lan: facts.lan.clone(),
+        lanes: facts
+            .lanes
+            .iter()
+            .enumerate()
+            .map(|(lane, (cpu, stats))| LaneStatus {
+                lane,
+                cpu: *cpu,
+                counters: stats.fields().map(|(name, value)| (name.to_owned(), value)).collect(),
+            })
+            .collect(),
+        xdp_verdicts: driver
+            .steer
+            .as_ref()
+            .and_then(|steer| steer.counters().ok())
+            .map_or_else(Default::default, |counters| {
+                counters.iter().map(|(verdict, packets)| (verdict.label().to_owned(), packets)).collect()
+            }),
+        drops: DropReason::ALL
+            .iter()
+            .map(|reason| (reason.label().to_owned(), dropped(facts, driver, *reason)))
+            .filter(|(_, packets)| *packets > 0)
+            .collect(),
+        peers: peers(driver),
+    }
+}
+
+/// Packets dropped for a reason by the lanes and the control task.
+pub fn dropped<N: Network>(facts: &Facts, driver: &Driver<N>, reason: DropReason) -> u64 {
+    facts.lanes.iter().map(|(_, stats)| stats.dropped(reason)).sum::<u64>() + driver.drops[reason as usize]
+}
+
+fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
+    let ids: Vec<_> = driver.endpoint.peers().collect();
+    ids.into_iter()
+        .filter_map(|id| {
+            let view = driver.endpoint.peer(id)?;
+            let state = driver.peer(id);
+            let way = state.and_then(|state| state.way.as_ref());
+            let path = match (way, view.endpoint) {
+                (Some(way), _) => way.text.clone(),
+                (None, Some(_)) => "not looked for yet".to_owned(),
+                (None, None) => "no endpoint is known".to_owned(),
+            };
+            Some(PeerStatus {
+                public_key: PublicKey(view.public_key).to_string(),
+                name: state.and_then(|state| state.name.clone()),
+                endpoint: view.endpoint,
+                local: view.local,
+                path,
+                allowed_ips: driver.endpoint.allowed_ips().of_peer(id).collect(),
+                persistent_keepalive_seconds: view.persistent_keepalive.map(|interval| interval.as_secs()),
+                last_handshake_seconds_ago: view
+                    .last_handshake
+                    .map(|time| time.elapsed().unwrap_or_default().as_secs()),
+                last_handshake_unix_seconds: view
+                    .last_handshake
+                    .map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+                handshake_ms: view.handshake_duration.map(|duration| duration.as_secs_f64() * 1000.0),
+                rx_bytes: view.shared.rx_bytes(),
+                tx_bytes: view.shared.tx_bytes(),
+                rx_packets: view.shared.rx_packets(),
+                tx_packets: view.shared.tx_packets(),
+            })
+        })
+        .collect()
+}
