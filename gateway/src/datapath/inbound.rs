@@ -120,7 +120,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 let Origin { remote, local } = origin;
                 let datagram = ControlDatagram { remote, local, received: now, bytes };
                 let room = self.has_room_for_datagrams();
-                match room && self.report(Report::Datagram(datagram)).is_ok() {
+                match room && self.report(Report::Datagram(datagram)) {
                     true => None,
                     false => Some(DropReason::ControlQueueFull),
                 }
@@ -194,7 +194,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             // Unsaid, so that the next burst says it again.
             session.shared.take_active();
         }
-        if session.confirm() && self.report(Report::Confirmed(session.local_index)).is_err() {
+        if session.confirm() && !self.report(Report::Confirmed(session.local_index)) {
             self.owed.push(session.local_index);
         }
         let Place::From(origin) = &run.place else { return };
@@ -214,7 +214,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             return;
         }
         let Origin { remote, local } = origin;
-        if self.report(Report::Roamed { peer: entry.id, remote, local }).is_ok() {
+        if self.report(Report::Roamed { peer: entry.id, remote, local }) {
             self.roamed = Some((entry.id, remote, now));
         }
     }

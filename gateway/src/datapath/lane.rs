@@ -198,11 +198,13 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         self.stats.drop_packets(reason, 1);
     }
 
-    /// Tells the control task at once.
-    pub(super) fn report(&self, report: Report) -> Result<(), Report> {
-        self.link.reports.push(report)?;
-        self.link.control.wake();
-        Ok(())
+    /// Tells the control task at once; false when the queue is full.
+    pub(super) fn report(&self, report: Report) -> bool {
+        let told = self.link.reports.push(report).is_ok();
+        if told {
+            self.link.control.wake();
+        }
+        told
     }
 
     /// Whether the queue to the control task has room for what may be lost.
@@ -212,7 +214,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     fn pay_owed(&mut self) {
         while let Some(index) = self.owed.last() {
-            if self.report(Report::Confirmed(*index)).is_err() {
+            if !self.report(Report::Confirmed(*index)) {
                 break;
             }
             self.owed.pop();
@@ -223,8 +225,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let Err(error) = result else { return };
         if error.raw_os_error() == Some(rustix::io::Errno::BADFD.raw_os_error()) {
             if !self.lan_gone {
-                self.lan_gone = true;
-                let _ = self.report(Report::LanGone);
+                self.lan_gone = self.report(Report::LanGone);
             }
         } else {
             tracing::debug!(%error, "the lan side failed");
@@ -236,7 +237,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let quiet = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < FAILURE_INTERVAL);
         if !quiet {
             self.failed_at = Some(now);
-            let _ = self.report(Report::WanFailed(error));
+            self.report(Report::WanFailed(error));
         }
     }
 

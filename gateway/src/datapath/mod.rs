@@ -33,3 +33,5 @@ pub mod wire;
 
 #[cfg(test)]
 pub(crate) mod crafted;
+#[cfg(test)]
+mod tests;

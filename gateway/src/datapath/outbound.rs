@@ -177,7 +177,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         if let Some(evicted) = self.pending.push(entry.id, frame) {
             self.drop_frame(evicted, DropReason::PendingFull);
         }
-        if entry.shared.want_session() && self.report(Report::SessionWanted(entry.id)).is_err() {
+        if entry.shared.want_session() && !self.report(Report::SessionWanted(entry.id)) {
             // Unsaid, so that the next packet says it again.
             entry.shared.take_wants_session();
         }

@@ -15,6 +15,10 @@ pub const CONTROL_DATAGRAM_MAX: usize = 256;
 
 /// What a lane tells the control task.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the queue's places are allocated once, a box would be allocated each time"
+)]
 pub enum Report {
     /// Packets wait for a session of this peer. Wakes the control task.
     SessionWanted(PeerId),
