@@ -67,15 +67,16 @@ impl Tun {
     }
 
     /// Takes a descriptor that somebody else opened (WG_TUN_FD). Without IFF_VNET_HDR it is one queue without offloads,
-    /// and its packets are read with an empty header all the same.
+    /// and its packets are read with an empty header all the same. It must have been made with IFF_NO_PI: the kernel
+    /// reports that flag for every device, so it cannot be checked here.
     ///
     /// # Errors
     /// What the kernel said, or InvalidInput when the descriptor is of another kind.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let step = "take over TUN descriptor";
         let (name, flags) = interface(fd.as_fd()).map_err(|e| error::at(step, e))?;
-        if flags & libc::IFF_TUN == 0 || flags & libc::IFF_NO_PI == 0 {
-            let what = format!("{step}: {name} is no TUN interface with IFF_NO_PI");
+        if flags & libc::IFF_TUN == 0 {
+            let what = format!("{step}: {name} is a TAP interface");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let status = rustix::fs::fcntl_getfl(&fd)?;

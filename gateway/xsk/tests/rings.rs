@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/xdp.rs"]
+mod xdp;
 
 use std::time::{Duration, Instant};
 
-use common::xdp::{RedirectAll, if_index};
 use common::{in_namespace, sh};
 use landbridge_xsk::{Burst, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use xdp::{RedirectAll, if_index};
 
 const FRAMES: u32 = 512;
 

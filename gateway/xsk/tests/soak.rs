@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/xdp.rs"]
+mod xdp;
 
 use std::time::{Duration, Instant};
 
-use common::xdp::{RedirectAll, if_index};
 use common::{in_namespace, sh};
 use landbridge_xsk::{Burst, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use xdp::{RedirectAll, if_index};
 
 const FRAMES: usize = 1024;
 const JUMBO: usize = 4;
@@ -125,10 +127,12 @@ impl Lane {
             match random.below(8) {
                 0 if self.kept.len() < 100 => self.kept.push(frame),
                 1 => drop(frame),
-                2..5 => match self.sides[1 - side].as_mut().map(|other| other.waiting.try_push(frame)) {
-                    Some(Err(full)) => self.pool.put(full.element()),
-                    Some(Ok(())) | None => {}
-                },
+                2..5 => {
+                    let other = self.sides[1 - side].as_mut();
+                    if let Some(Err(full)) = other.map(|other| other.waiting.try_push(frame)) {
+                        self.pool.put(full.element());
+                    }
+                }
                 _ => self.pool.put(frame),
             }
         }

@@ -336,7 +336,8 @@ fn a_descriptor_that_is_no_tun_is_refused() {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         let error = Tun::from_fd(socket.into()).unwrap_err();
         assert!(error.to_string().starts_with("take over TUN descriptor: "), "{error}");
-        let with_information = foreign("lbt0", libc::IFF_TUN);
-        assert_eq!(Tun::from_fd(with_information).unwrap_err().kind(), ErrorKind::InvalidInput);
+        let tap = foreign("lbt0", libc::IFF_TAP | libc::IFF_NO_PI);
+        let error = Tun::from_fd(tap).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().contains("TAP")), (ErrorKind::InvalidInput, true), "{error}");
     });
 }

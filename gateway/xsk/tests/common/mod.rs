@@ -1,8 +1,6 @@
 //! Throw-away network namespaces for tests.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-pub(crate) mod xdp;
-
 use std::process::Command;
 use std::thread;
 
