@@ -1,2 +1,39 @@
-//! p
-fn main() {}
+//! Microbenchmarks and throughput runs of Landbridge.
+
+#![forbid(unsafe_code)]
+
+mod machine;
+mod measure;
+mod micro;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures Landbridge on this machine.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The packet's way without sockets, piece by piece: needs no privileges.
+    Micro(micro::Arguments),
+}
+
+fn main() -> ExitCode {
+    let Arguments { command } = Arguments::parse();
+    let result = match command {
+        Command::Micro(arguments) => micro::run(&arguments),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("landbridge-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

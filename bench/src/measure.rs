@@ -1,0 +1,220 @@
+//! Measuring: cases in turn, many rounds, medians.
+//!
+//! Enters: cases, each of which times one sample of itself when it is asked. Leaves: one row per case. Never
+//! does: run a case's samples one after the other; a neighbour that disturbs the machine for a while
+//! then disturbs all cases alike, and ratios are taken within a round.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// One timed run of a case.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Sample {
+    /// Operations done.
+    pub(crate) operations: u64,
+    /// Time they took.
+    pub(crate) elapsed: Duration,
+    /// Allocations meanwhile.
+    pub(crate) allocations: u64,
+}
+
+impl Sample {
+    fn ns(self) -> f64 {
+        self.elapsed.as_nanos() as f64 / self.operations.max(1) as f64
+    }
+
+    /// Times `work`, which does `operations`, and adds that to the sample.
+    #[inline]
+    pub(crate) fn time<T>(&mut self, operations: usize, work: impl FnOnce() -> T) -> T {
+        let mut result = None;
+        let counted = allocation_counter::measure(|| {
+            let start = Instant::now();
+            result = Some(black_box(work()));
+            self.elapsed += start.elapsed();
+        });
+        self.operations += operations as u64;
+        self.allocations += counted.count_total;
+        result.expect("the closure has run")
+    }
+}
+
+/// Something to measure.
+pub(crate) struct Case {
+    group: &'static str,
+    name: String,
+    bytes: Option<usize>,
+    sample: Box<dyn FnMut() -> Sample>,
+    against: Option<String>,
+    target: Option<f64>,
+    without_allocations: bool,
+}
+
+impl Case {
+    /// A case; `sample` takes some milliseconds.
+    pub(crate) fn new(group: &'static str, name: impl Into<String>, sample: impl FnMut() -> Sample + 'static) -> Self {
+        Self {
+            group,
+            name: name.into(),
+            bytes: None,
+            sample: Box::new(sample),
+            against: None,
+            target: None,
+            without_allocations: false,
+        }
+    }
+
+    /// Bytes of one operation, to tell Gbit/s.
+    pub(crate) fn bytes(mut self, bytes: usize) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+
+    /// The case that this one is compared with.
+    pub(crate) fn against(mut self, name: impl Into<String>) -> Self {
+        self.against = Some(name.into());
+        self
+    }
+
+    /// What the ratio is to be at most.
+    pub(crate) fn target(mut self, ratio: f64) -> Self {
+        self.target = Some(ratio);
+        self
+    }
+
+    /// An allocation in this case is a failure.
+    pub(crate) fn without_allocations(mut self) -> Self {
+        self.without_allocations = true;
+        self
+    }
+
+    /// The case's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The group's name.
+    pub(crate) fn group(&self) -> &'static str {
+        self.group
+    }
+
+    /// The name of the case that this one is compared with.
+    pub(crate) fn reference(&self) -> Option<String> {
+        self.against.clone()
+    }
+}
+
+/// What came out for one case.
+#[derive(Debug, Serialize)]
+pub(crate) struct Row {
+    /// Cases that belong together.
+    pub(crate) group: &'static str,
+    /// The case.
+    pub(crate) name: String,
+    /// Median time of one operation.
+    pub(crate) ns_median: f64,
+    /// Least time of one operation.
+    pub(crate) ns_min: f64,
+    /// Of the median.
+    pub(crate) gbps: Option<f64>,
+    /// The case that `ratio` refers to.
+    pub(crate) against: Option<String>,
+    /// Median over all rounds of this case's time to the other's.
+    pub(crate) ratio: Option<f64>,
+    /// What the ratio is to be at most.
+    pub(crate) target: Option<f64>,
+    /// Whether it is.
+    pub(crate) target_met: Option<bool>,
+    /// Operations measured.
+    pub(crate) operations: u64,
+    /// Allocations during them.
+    pub(crate) allocations: u64,
+    /// Whether allocations are a failure.
+    pub(crate) without_allocations: bool,
+}
+
+/// Runs every case once to warm up, then `rounds` times in turn.
+pub(crate) fn run(mut cases: Vec<Case>, rounds: usize) -> Vec<Row> {
+    for case in &mut cases {
+        (case.sample)();
+    }
+    let mut samples = vec![Vec::with_capacity(rounds); cases.len()];
+    for _ in 0..rounds {
+        for (case, samples) in cases.iter_mut().zip(&mut samples) {
+            samples.push((case.sample)());
+        }
+    }
+    let row = |(case, own): (&Case, &Vec<Sample>)| {
+        let ns: Vec<f64> = own.iter().map(|sample| sample.ns()).collect();
+        let other = case.against.as_ref().and_then(|name| cases.iter().position(|case| case.name == *name));
+        let ratio = other.map(|other| {
+            let pairs = ns.iter().zip(&samples[other]);
+            median(pairs.map(|(ns, other)| ns / other.ns()).collect())
+        });
+        let ns_median = median(ns.clone());
+        Row {
+            group: case.group,
+            name: case.name.clone(),
+            ns_median,
+            ns_min: ns.iter().copied().fold(f64::INFINITY, f64::min),
+            gbps: case.bytes.map(|bytes| bytes as f64 * 8.0 / ns_median),
+            against: case.against.clone(),
+            ratio,
+            target: case.target,
+            target_met: ratio.zip(case.target).map(|(ratio, target)| ratio <= target),
+            operations: own.iter().map(|sample| sample.operations).sum(),
+            allocations: own.iter().map(|sample| sample.allocations).sum(),
+            without_allocations: case.without_allocations,
+        }
+    };
+    cases.iter().zip(&samples).map(row).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        0 => (values[middle - 1] + values[middle]) / 2.0,
+        _ => values[middle],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(name: &str, ns: u64) -> Case {
+        let sample = Sample { operations: 10, elapsed: Duration::from_nanos(ns * 10), allocations: 0 };
+        Case::new("fixed", name, move || sample)
+    }
+
+    #[test]
+    fn ratios_and_targets_refer_to_the_named_case() {
+        let cases = vec![
+            fixed("base", 100).bytes(1000),
+            fixed("near", 120).against("base").target(1.25),
+            fixed("far", 130).against("base").target(1.25),
+        ];
+        let rows = run(cases, 4);
+        assert_eq!(rows[0].gbps, Some(80.0));
+        assert_eq!((rows[1].ratio, rows[1].target_met), (Some(1.2), Some(true)));
+        assert_eq!((rows[2].ratio, rows[2].target_met), (Some(1.3), Some(false)));
+        assert_eq!(rows[2].operations, 40);
+    }
+
+    #[test]
+    fn allocations_are_seen() {
+        let mut sample = Sample::default();
+        sample.time(1, || vec![1_u8; 100]);
+        assert_eq!(sample.allocations, 1);
+        sample.time(1, || 5);
+        assert_eq!((sample.allocations, sample.operations), (1, 2));
+    }
+
+    #[test]
+    fn a_median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 9.0]), 3.0);
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), 3.0);
+    }
+}
