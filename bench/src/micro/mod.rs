@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     /// How often each case is measured; the median counts
-    #[arg(long, default_value_t = 31, value_parser = clap::value_parser!(u16).range(1..=1001))]
+    #[arg(long, default_value_t = 51, value_parser = clap::value_parser!(u16).range(1..=1001))]
     rounds: u16,
     /// Only cases whose group or name contains this (those compared with are run, too)
     #[arg(long, value_name = "TEXT")]
