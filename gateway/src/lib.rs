@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod datapath;
+pub mod demo;
 pub mod gateway;
 pub mod settings;
 pub mod status;

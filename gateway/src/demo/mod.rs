@@ -1,0 +1,5 @@
+pub(crate) mod namespace;
+#[cfg(test)]
+mod tests;
+mod topology;
+mod traffic;

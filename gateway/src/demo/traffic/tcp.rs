@@ -1,0 +1,149 @@
+//! TCP throughput: N streams from host A to host B, counted where they arrive.
+//!
+//! Enters: two namespaces, streams and a duration. Leaves: bits per second of the window after a warm-up. Never does: count
+//! what was only sent.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+
+use super::{PATIENCE, Stop, is_timeout};
+use crate::demo::namespace::{Namespace, join};
+
+const CHUNK: usize = 128 * 1024;
+const WARM_UP: Duration = Duration::from_millis(700);
+
+/// What TCP reached.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::demo) struct TcpFigures {
+    /// Payload bits per second at the receivers.
+    pub(in crate::demo) bits_per_second: f64,
+    /// How long was counted.
+    pub(in crate::demo) window: Duration,
+}
+
+/// What all threads of a run share.
+#[derive(Debug, Default)]
+struct Shared {
+    received: AtomicU64,
+    end: AtomicBool,
+}
+
+/// Sends from `from` to `address` in `to`. `around` is called when the window begins and when it ends.
+pub(in crate::demo) fn measure(
+    from: &Namespace,
+    to: &Namespace,
+    address: Ipv4Addr,
+    streams: usize,
+    duration: Duration,
+    stop: &Stop,
+    mut around: impl FnMut(),
+    mut progress: impl FnMut(f64),
+) -> anyhow::Result<TcpFigures> {
+    let listener = to.run(move || TcpListener::bind((address, 0)).context("the receiver cannot listen"))?;
+    listener.set_nonblocking(true)?;
+    let target = listener.local_addr()?;
+    let shared = Arc::new(Shared::default());
+    let mut threads = Vec::new();
+    let result = (|| {
+        for number in 0..streams {
+            threads.push(start_sender(from, target, number, &shared)?);
+            let stream = accept(&listener, &threads, stop)?;
+            threads.push(start_receiver(to, stream, number, &shared)?);
+        }
+        stop.sleep(WARM_UP)?;
+        around();
+        let (start, before) = (Instant::now(), shared.received.load(Ordering::Relaxed));
+        let so_far = |start: Instant| {
+            let bytes = shared.received.load(Ordering::Relaxed) - before;
+            bytes as f64 * 8.0 / start.elapsed().as_secs_f64()
+        };
+        while start.elapsed() < duration {
+            stop.sleep(Duration::from_millis(250).min(duration.saturating_sub(start.elapsed())))?;
+            progress(so_far(start));
+        }
+        let figures = TcpFigures { bits_per_second: so_far(start), window: start.elapsed() };
+        around();
+        Ok(figures)
+    })();
+    shared.end.store(true, Ordering::Relaxed);
+    for thread in threads {
+        // The first error is the one that counts; a sender whose receiver has gone adds nothing to it.
+        drop(join(thread));
+    }
+    result
+}
+
+/// Takes the connection of a sender, unless that has failed already.
+fn accept(
+    listener: &TcpListener,
+    threads: &[JoinHandle<anyhow::Result<()>>],
+    stop: &Stop,
+) -> anyhow::Result<TcpStream> {
+    let end = Instant::now() + Duration::from_secs(8);
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => return Ok(stream),
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error).context("the receiver cannot accept"),
+        }
+        anyhow::ensure!(
+            !threads.last().is_some_and(JoinHandle::is_finished),
+            "a TCP connection through the tunnel failed"
+        );
+        anyhow::ensure!(Instant::now() < end, "no TCP connection came through the tunnel in 8 s");
+        stop.sleep(Duration::from_millis(5))?;
+    }
+}
+
+fn start_sender(
+    from: &Namespace,
+    target: SocketAddr,
+    number: usize,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    let shared = Arc::clone(shared);
+    from.spawn(&format!("tcp-send-{number}"), move || {
+        let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).context("no connection")?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        let chunk = vec![0x5a; CHUNK];
+        while !shared.end.load(Ordering::Relaxed) {
+            match stream.write(&chunk) {
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(error).context("the sender's connection broke"),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn start_receiver(
+    to: &Namespace,
+    mut stream: TcpStream,
+    number: usize,
+    shared: &Arc<Shared>,
+) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
+    let shared = Arc::clone(shared);
+    to.spawn(&format!("tcp-recv-{number}"), move || {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut buffer = vec![0; 2 * CHUNK];
+        while !shared.end.load(Ordering::Relaxed) {
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    shared.received.fetch_add(count as u64, Ordering::Relaxed);
+                }
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(error).context("the receiver's connection broke"),
+            }
+        }
+        Ok(())
+    })
+}
