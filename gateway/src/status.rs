@@ -4,8 +4,11 @@
 //! anything; configuration goes through the UAPI socket.
 
 use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -14,6 +17,23 @@ use serde::{Deserialize, Serialize};
 #[must_use]
 pub fn socket_path(interface: &str) -> PathBuf {
     PathBuf::from(format!("/run/landbridge/{interface}.sock"))
+}
+
+/// How long a gateway may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer: a gateway with all the peers it can have.
+const ANSWER_MAX: u64 = 256 << 20;
+
+/// Asks the gateway behind a status socket.
+///
+/// # Errors
+/// What the socket said, or InvalidData for an answer that is no status.
+pub fn fetch(path: &Path) -> io::Result<Status> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut text = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut text)?;
+    serde_json::from_str(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// One gateway.

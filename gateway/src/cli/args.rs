@@ -32,6 +32,11 @@ pub enum Command {
     Check(Check),
     /// Show running gateways: peers, paths, lanes and drops
     Status(Status),
+    /// Join two sites on this machine by two gateways and measure real traffic through them
+    ///
+    /// Makes four network namespaces (host, gateway, gateway, host), and removes all of it again, also on Ctrl-C. The
+    /// machine's own interfaces and routes are not touched. Needs root, and no other program.
+    Demo(Demo),
     /// Make a private key
     Genkey,
     /// Read a private key from standard input and write its public key
@@ -52,9 +57,32 @@ pub struct Up {
     /// The configuration
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+    /// Set by the demo: standard input is a pipe whose end is the gateway's end.
+    #[arg(long, hide = true)]
+    pub ends_with_stdin: bool,
     /// Backends that replace those of the file.
     #[command(flatten)]
     pub backends: Backends,
+}
+
+/// `landbridge demo`.
+#[derive(Debug, clap::Args)]
+pub struct Demo {
+    /// The side towards the internet: xdp, udp or auto
+    #[arg(long, value_name = "BACKEND", default_value = "xdp", value_parser = parser(values::wan_backend))]
+    pub wan: WanBackend,
+    /// Seconds of traffic: half of it TCP, the rest UDP and echo
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub duration: u64,
+    /// TCP streams
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub streams: u8,
+    /// Lanes of each gateway; by cores and queues when left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub lanes: Option<u16>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `landbridge check`.

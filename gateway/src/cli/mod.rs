@@ -6,6 +6,7 @@
 pub mod args;
 mod backends;
 mod check;
+mod demo;
 mod descriptors;
 mod keygen;
 mod log;
@@ -31,7 +32,7 @@ const WG_NAME: &str = "landbridge-wg";
 pub fn main() -> ExitCode {
     let args = Args::parse_from(with_command(std::env::args_os().collect()));
     match run(args.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("landbridge: {error:#}");
             ExitCode::FAILURE
@@ -39,8 +40,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
+        Command::Demo(demo) => return demo::run(&demo),
         Command::Up(up) => up::run(&up),
         Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
@@ -48,7 +50,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Genpsk => keygen::genpsk(),
         Command::Pubkey => keygen::pubkey(),
         Command::Wg(wg) => wg::run(&wg),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Puts the command `wg` in when the program was called by its other name.

@@ -24,6 +24,22 @@ pub(super) fn check(command: &str, wan: WanBackend, makes_interface: bool) -> an
     }
 }
 
+/// Checks the capabilities that the demo needs.
+pub(super) fn check_demo(wan: WanBackend) -> anyhow::Result<()> {
+    let mut needed = vec![Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
+    if wan == WanBackend::Xdp {
+        needed.extend([Capability::CAP_BPF, Capability::CAP_NET_RAW]);
+    }
+    let have = caps::read(None, CapSet::Effective).unwrap_or_default();
+    match missing(&needed, |capability| have.contains(&capability)) {
+        None => Ok(()),
+        Some(missing) => Err(anyhow::anyhow!(
+            "the demo makes network namespaces and XDP programs, for which it needs root (here {missing} is missing): run \
+             `sudo landbridge demo`; it touches no interface of the machine itself"
+        )),
+    }
+}
+
 fn missing(needed: &[Capability], has: impl Fn(Capability) -> bool) -> Option<String> {
     let mut names: Vec<String> = needed.iter().filter(|c| !has(**c)).map(ToString::to_string).collect();
     names.sort();

@@ -3,31 +3,24 @@
 //! Enters: the status sockets under /run/landbridge. Leaves: a readable page, or JSON. Never does: change a gateway.
 
 use std::fmt::Write as _;
-use std::io::{self, Read as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::{args, output};
-use crate::status::{LaneStatus, PeerStatus, Status, WanStatus, socket_path};
-
-/// How long a gateway may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The longest answer: a gateway with all the peers it can have.
-const ANSWER_MAX: u64 = 256 << 20;
+use crate::status::{LaneStatus, PeerStatus, Status, WanStatus, fetch, socket_path};
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
     if let Some(interface) = &args.interface {
         let path = socket_path(interface);
-        let answer = read(&path).map_err(|error| explain(error, interface, &path))?;
+        let answer = fetch(&path).map_err(|error| explain(error, interface, &path))?;
         return show(std::slice::from_ref(&answer), args.json, true);
     }
     let mut all = Vec::new();
     for interface in running()? {
         let path = socket_path(&interface);
-        match read(&path) {
+        match fetch(&path) {
             Ok(status) => all.push(status),
             // A gateway that was killed leaves its socket behind.
             Err(error) if is_gone(&error) => {}
@@ -65,18 +58,6 @@ fn running() -> anyhow::Result<Vec<String>> {
         .collect();
     names.sort();
     Ok(names)
-}
-
-/// Asks one gateway.
-///
-/// # Errors
-/// What the socket said, or InvalidData for an answer that is no status.
-pub(crate) fn read(path: &Path) -> io::Result<Status> {
-    let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut text = String::new();
-    stream.take(ANSWER_MAX).read_to_string(&mut text)?;
-    serde_json::from_str(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -3,6 +3,9 @@
 //! Enters: a configuration file and backend options. Leaves: when the gateway has ended. Never does: go into the background;
 //! a service manager learns of readiness by `sd_notify`.
 
+use anyhow::Context as _;
+use nix::sys::signal;
+use nix::unistd;
 use sd_notify::NotifyState;
 
 use super::{args, backends, log, privileges};
@@ -23,9 +26,29 @@ pub(super) fn run(args: &args::Up) -> anyhow::Result<()> {
     let mut options = RunOptions::new(RunMode::Up);
     options.origin = Some(Origin(args.file.clone()));
     options.ready = Some(Box::new(move || notify(&[NotifyState::Ready, NotifyState::Status(&status)])));
+    if args.ends_with_stdin {
+        end_with_stdin()?;
+    }
     let result = gateway::run(settings, options);
     notify(&[NotifyState::Stopping, NotifyState::Status("stopped")]);
     result
+}
+
+/// Ends this process as SIGTERM does when whoever started it is gone.
+fn end_with_stdin() -> anyhow::Result<()> {
+    let wait = || {
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        if let Err(error) = signal::kill(unistd::getpid(), signal::Signal::SIGTERM) {
+            tracing::error!("the gateway cannot be ended: {error}");
+        }
+    };
+    // Signals are for the thread that waits for them: this one is not to take them away.
+    let mut before = signal::SigSet::empty();
+    signal::pthread_sigmask(signal::SigmaskHow::SIG_SETMASK, Some(&signal::SigSet::all()), Some(&mut before))?;
+    let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(wait);
+    signal::pthread_sigmask(signal::SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+    thread.context("a thread cannot be started")?;
+    Ok(())
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -31,7 +31,7 @@ pub(crate) use self::report::Report;
 use self::scratch::Scratch;
 use self::topology::{HOST_B, Topology};
 pub(crate) use self::traffic::Interrupted;
-use self::traffic::{Stop, rtt, tcp, udp};
+use self::traffic::{Path, Stop, rtt, tcp, udp};
 use crate::settings::WanBackend;
 
 /// How long the first handshake may take, with all its retries.
@@ -50,8 +50,6 @@ pub(crate) struct Options {
     pub(crate) streams: usize,
     /// Lanes of each gateway.
     pub(crate) lanes: Option<u16>,
-    /// Nothing but errors on standard error.
-    pub(crate) quiet: bool,
 }
 
 /// Runs the demo.
@@ -63,7 +61,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, stop.flag()).context("signals cannot be caught")?;
     }
-    let mut progress = Progress::new(options.quiet);
+    let mut progress = Progress::new();
     let leftovers = namespace::remove_leftovers().context("leftovers of an earlier demo cannot be removed")?;
     scratch::remove_leftovers();
     if leftovers > 0 {
@@ -106,7 +104,7 @@ fn start(
     while !(a.has_session()? && b.has_session()?) {
         anyhow::ensure!(Instant::now() < end, "no handshake in {HANDSHAKE_PATIENCE:?}\n{}{}", a.log(), b.log());
         // One packet makes the gateway begin; its later ones are retries of the protocol's own.
-        rtt::knock(&topology.host_a, HOST_B)?;
+        rtt::knock(path(topology))?;
         stop.sleep(Duration::from_millis(50))?;
         a.check()?;
         b.check()?;
@@ -123,19 +121,17 @@ fn measure(
     stop: &Stop,
     progress: &mut Progress,
 ) -> anyhow::Result<Figures> {
-    let (from, to) = (&topology.host_a, &topology.host_b);
+    let path = path(topology);
     let blame = || format!("{}{}", gateways[0].log(), gateways[1].log());
     progress.step("echo on the idle tunnel");
-    let rtt = rtt::measure(from, to, HOST_B, options.duration.mul_f64(0.1), stop).with_context(blame)?;
+    let rtt = rtt::measure(path, options.duration.mul_f64(0.1), stop).with_context(blame)?;
     progress.done(&format!("round trip {:.0} us (p50), {:.0} us (p99)", rtt.us_p50, rtt.us_p99));
 
     progress.step(&format!("TCP, {} streams", options.streams));
     let mut marks = Vec::new();
     let window = options.duration.mul_f64(0.5);
     let tcp = tcp::measure(
-        from,
-        to,
-        HOST_B,
+        path,
         options.streams,
         window,
         stop,
@@ -147,7 +143,6 @@ fn measure(
     progress.done(&format!("TCP {:.2} Gb/s, {} streams", tcp.bits_per_second / 1e9, options.streams));
 
     progress.step("UDP: looking for the rate that arrives whole");
-    let path = udp::Path { from, to, address: HOST_B };
     let tell = |rate: f64| progress.update(&format!("UDP: trying {:.0} packets/s", rate));
     let capacity = udp::search(path, options.duration.mul_f64(0.2), stop, tell).with_context(blame)?;
     anyhow::ensure!(capacity > 0.0, "no rate of UDP arrives whole\n{}", blame());
@@ -160,6 +155,10 @@ fn measure(
         udp.loss() * 100.0
     ));
     Ok(Figures { rtt, tcp, cpu_percent: cpu, udp, udp_capacity: capacity })
+}
+
+fn path(topology: &Topology) -> Path<'_> {
+    Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B }
 }
 
 /// CPU of each gateway between the two marks, in percent of one core.

@@ -146,7 +146,9 @@ impl Drop for Gateway {
         if matches!(self.child.try_wait(), Ok(None)) {
             drop(self.stdin.take());
             // A child that is waited for below still has its number.
-            drop(kill(pid, Signal::SIGTERM).ok());
+            if let Err(error) = kill(pid, Signal::SIGTERM) {
+                eprintln!("landbridge: gateway {} cannot be ended: {error}", self.interface);
+            }
             let end = Instant::now() + END_PATIENCE;
             while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(10));
@@ -216,7 +218,7 @@ mod tests {
     fn both_configurations_are_good_ones() {
         let keys = keys().expect("randomness");
         for wan in [WanBackend::Auto, WanBackend::Xdp, WanBackend::Udp] {
-            let options = Options { wan, duration: Duration::from_secs(1), streams: 1, lanes: Some(2), quiet: true };
+            let options = Options { wan, duration: Duration::from_secs(1), streams: 1, lanes: Some(2) };
             for (role, name) in [(Role::A, "lbd-1234567-a"), (Role::B, "lbd-1234567-b")] {
                 let text = configuration(role, name, &keys, &options);
                 let settings = parse(&text, Format::Toml).and_then(|draft| draft.check(None)).expect("good");

@@ -9,13 +9,12 @@ use std::io::{self, IsTerminal as _, Write as _};
 #[derive(Debug)]
 pub(super) struct Progress {
     terminal: bool,
-    quiet: bool,
     open: bool,
 }
 
 impl Progress {
-    pub(super) fn new(quiet: bool) -> Self {
-        Self { terminal: io::stderr().is_terminal(), quiet, open: false }
+    pub(super) fn new() -> Self {
+        Self { terminal: io::stderr().is_terminal(), open: false }
     }
 
     /// Begins a step.
@@ -25,7 +24,7 @@ impl Progress {
 
     /// Says how far a step is.
     pub(super) fn update(&mut self, text: &str) {
-        if self.terminal && !self.quiet {
+        if self.terminal {
             self.write(&format!("\r\x1b[K  .. {text}"));
             self.open = true;
         }
@@ -33,10 +32,8 @@ impl Progress {
 
     /// Ends a step.
     pub(super) fn done(&mut self, text: &str) {
-        if !self.quiet {
-            self.finish();
-            self.write(&format!("  ok {text}\n"));
-        }
+        self.finish();
+        self.write(&format!("  ok {text}\n"));
     }
 
     /// Clears the line that changes.

@@ -6,12 +6,23 @@ pub(super) mod rtt;
 pub(super) mod tcp;
 pub(super) mod udp;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::namespace::Namespace;
+
 /// How long a socket call may take before its thread looks whether it should end.
 const PATIENCE: Duration = Duration::from_millis(200);
+
+/// From which host to which address of which host.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Path<'n> {
+    pub(super) from: &'n Namespace,
+    pub(super) to: &'n Namespace,
+    pub(super) address: Ipv4Addr,
+}
 
 /// Set by Ctrl-C and SIGTERM.
 #[derive(Debug, Clone, Default)]
@@ -50,7 +61,7 @@ impl Stop {
 /// The user ended the demo.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 #[error("interrupted")]
-pub(super) struct Interrupted;
+pub(crate) struct Interrupted;
 
 /// Whether a socket call failed only because its time was up.
 fn is_timeout(error: &std::io::Error) -> bool {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
-use super::{PATIENCE, Stop, is_timeout};
-use crate::demo::namespace::{Namespace, join};
+use super::{PATIENCE, Path, Stop, is_timeout};
+use crate::demo::namespace::join;
 
 const PAYLOAD: usize = 64;
 /// Pause between two packets: the tunnel is idle each time.
@@ -26,14 +26,9 @@ pub(in crate::demo) struct RttFigures {
     pub(in crate::demo) us_p99: f64,
 }
 
-/// Sends echoes from `from` to `address` in `to`.
-pub(in crate::demo) fn measure(
-    from: &Namespace,
-    to: &Namespace,
-    address: Ipv4Addr,
-    duration: Duration,
-    stop: &Stop,
-) -> anyhow::Result<RttFigures> {
+/// Sends echoes along a path.
+pub(in crate::demo) fn measure(path: Path<'_>, duration: Duration, stop: &Stop) -> anyhow::Result<RttFigures> {
+    let Path { from, to, address } = path;
     let server = to.run(move || UdpSocket::bind((address, 0)).context("the echo cannot bind"))?;
     let target = server.local_addr()?;
     let end = Arc::new(AtomicBool::new(false));
@@ -50,6 +45,17 @@ pub(in crate::demo) fn measure(
     join(echo)?;
     stop.check()?;
     figures
+}
+
+/// Sends one packet that nobody answers.
+pub(in crate::demo) fn knock(path: Path<'_>) -> anyhow::Result<()> {
+    let address = path.address;
+    path.from.run(move || {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("the sender cannot bind")?;
+        // An answer of ICMP to an earlier one is no failure of this one.
+        drop(socket.send_to(&[0], (address, 9)));
+        Ok(())
+    })
 }
 
 fn serve(socket: &UdpSocket, end: &AtomicBool) -> anyhow::Result<()> {

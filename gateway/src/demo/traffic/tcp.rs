@@ -4,7 +4,7 @@
 //! what was only sent.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::{PATIENCE, Stop, is_timeout};
+use super::{PATIENCE, Path, Stop, is_timeout};
 use crate::demo::namespace::{Namespace, join};
 
 const CHUNK: usize = 128 * 1024;
@@ -34,17 +34,16 @@ struct Shared {
     end: AtomicBool,
 }
 
-/// Sends from `from` to `address` in `to`. `around` is called when the window begins and when it ends.
+/// Sends along a path. `around` is called when the window begins and when it ends.
 pub(in crate::demo) fn measure(
-    from: &Namespace,
-    to: &Namespace,
-    address: Ipv4Addr,
+    path: Path<'_>,
     streams: usize,
     duration: Duration,
     stop: &Stop,
     mut around: impl FnMut(),
     mut progress: impl FnMut(f64),
 ) -> anyhow::Result<TcpFigures> {
+    let Path { from, to, address } = path;
     let listener = to.run(move || TcpListener::bind((address, 0)).context("the receiver cannot listen"))?;
     listener.set_nonblocking(true)?;
     let target = listener.local_addr()?;

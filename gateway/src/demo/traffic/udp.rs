@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
-use super::{PATIENCE, Stop, is_timeout};
-use crate::demo::namespace::{Namespace, join};
+use super::{PATIENCE, Path, Stop, is_timeout};
+use crate::demo::namespace::join;
 
 /// UDP payload of each datagram: fits the tunnel with room to spare, as media and QUIC do.
 pub(in crate::demo) const PAYLOAD: usize = 1300;
@@ -27,6 +27,7 @@ const GRACE: Duration = Duration::from_millis(250);
 /// The loss that a rate may have to count as carried, of one.
 const TOLERANCE: f64 = 0.001;
 const RATE_FIRST: f64 = 20_000.0;
+const RATE_MIN: f64 = 500.0;
 const RATE_MAX: f64 = 4_000_000.0;
 const TRIAL: Duration = Duration::from_millis(400);
 
@@ -49,14 +50,6 @@ impl UdpFigures {
     pub(in crate::demo) fn loss(&self) -> f64 {
         self.sent.saturating_sub(self.received) as f64 / (self.sent.max(1)) as f64
     }
-}
-
-/// Where trials run.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::demo) struct Path<'n> {
-    pub(in crate::demo) from: &'n Namespace,
-    pub(in crate::demo) to: &'n Namespace,
-    pub(in crate::demo) address: Ipv4Addr,
 }
 
 /// Finds the highest rate that arrives nearly whole.
@@ -85,7 +78,7 @@ pub(in crate::demo) fn search(
             Some(bad) => (good + bad) / 2.0,
         };
         let close = bad.is_some_and(|bad| bad - good < bad * 0.08);
-        if close || rate > RATE_MAX || rate < 500.0 || Instant::now() > end {
+        if close || !(RATE_MIN..=RATE_MAX).contains(&rate) || Instant::now() > end {
             return Ok(good);
         }
     }

@@ -1,0 +1,33 @@
+//! `landbridge demo`: see [`crate::demo`].
+//!
+//! Enters: options. Leaves: a page or one JSON object on standard output. Never does: need another program.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::{args, output, privileges};
+use crate::demo::{self, Interrupted, Options};
+
+/// What a shell gives to a command that Ctrl-C ended.
+const INTERRUPTED: u8 = 130;
+
+pub(super) fn run(args: &args::Demo) -> anyhow::Result<ExitCode> {
+    privileges::check_demo(args.wan)?;
+    let options = Options {
+        wan: args.wan,
+        duration: Duration::from_secs(args.duration),
+        streams: usize::from(args.streams),
+        lanes: args.lanes,
+    };
+    let report = match demo::run(&options) {
+        Ok(report) => report,
+        Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => {
+            eprintln!("landbridge: interrupted; everything that the demo made is removed");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        Err(error) => return Err(error),
+    };
+    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.page() };
+    output::print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
