@@ -52,7 +52,8 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::OtherAddress
         | Verdict::Control
         | Verdict::UnknownSession
-        | Verdict::NoSocket => xdp_action::XDP_PASS,
+        | Verdict::NoSocket
+        | Verdict::TooLong => xdp_action::XDP_PASS,
     }
 }
 
@@ -73,6 +74,9 @@ fn steer(ctx: &XdpContext) -> Verdict {
 fn select(datagram: &Datagram, config: &Config) -> Result<(), Verdict> {
     if datagram.port != config.port {
         return Err(Verdict::OtherPort);
+    }
+    if datagram.packet_len > u32::from(config.packet_len_max) {
+        return Err(Verdict::TooLong);
     }
     if !maps::is_local(&datagram.destination) {
         return Err(Verdict::OtherAddress);

@@ -8,7 +8,7 @@
 //! before every read; and what remains of the IP packet, by number, because a frame may carry padding
 //! behind it. Offsets that depend on the packet make the verifier ask for CAP_PERFMON beside CAP_BPF.
 
-use landbridge_ebpf_common::{AddressKey, Verdict};
+use landbridge_ebpf_common::{AddressKey, PACKET_LEN_MAX, Verdict};
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -40,6 +40,8 @@ pub(crate) struct Datagram {
     pub(crate) destination: AddressKey,
     /// Its destination port, in network order.
     pub(crate) port: [u8; 2],
+    /// Bytes of the IP packet.
+    pub(crate) packet_len: u32,
     /// Bytes behind the UDP header.
     pub(crate) payload_len: u32,
     payload: Cursor,
@@ -102,6 +104,9 @@ fn ipv4(mut cursor: Cursor) -> Result<Datagram, Verdict> {
     if version_and_length >> 4 != 4 || header_len < IPV4_LEN_MIN || total_len < header_len {
         return Err(Verdict::Malformed);
     }
+    if total_len > u32::from(PACKET_LEN_MAX) {
+        return Err(Verdict::TooLong);
+    }
     cursor.holds(total_len)?;
     // More fragments follow, or this one is not the first.
     if fragment_high & 0x3f != 0 || fragment_low != 0 {
@@ -111,7 +116,7 @@ fn ipv4(mut cursor: Cursor) -> Result<Datagram, Verdict> {
         return Err(Verdict::OtherProtocol);
     }
     cursor.skip(header_len);
-    udp(cursor, AddressKey::v4([a, b, c, d]), total_len - header_len)
+    udp(cursor, AddressKey::v4([a, b, c, d]), total_len, total_len - header_len)
 }
 
 #[inline(always)]
@@ -123,7 +128,11 @@ fn ipv6(mut cursor: Cursor) -> Result<Datagram, Verdict> {
         return Err(Verdict::Malformed);
     }
     let destination = cursor.peek_at::<24, 16>()?;
-    cursor.holds(IPV6_LEN + remaining)?;
+    if remaining > u32::from(PACKET_LEN_MAX) - IPV6_LEN {
+        return Err(Verdict::TooLong);
+    }
+    let packet_len = IPV6_LEN + remaining;
+    cursor.holds(packet_len)?;
     cursor.skip(IPV6_LEN);
     for position in 0..EXTENSIONS_MAX {
         // Hop-by-hop options stand first or not at all (RFC 8200, section 4.1).
@@ -145,7 +154,7 @@ fn ipv6(mut cursor: Cursor) -> Result<Datagram, Verdict> {
         next = after;
     }
     match next {
-        UDP => udp(cursor, AddressKey::v6(*destination), remaining),
+        UDP => udp(cursor, AddressKey::v6(*destination), packet_len, remaining),
         FRAGMENT => Err(Verdict::Fragment),
         ROUTING | DESTINATION_OPTIONS => Err(Verdict::TooManyExtensions),
         _ => Err(Verdict::OtherProtocol),
@@ -154,7 +163,7 @@ fn ipv6(mut cursor: Cursor) -> Result<Datagram, Verdict> {
 
 /// `remaining`: bytes of the IP packet from the UDP header on.
 #[inline(always)]
-fn udp(mut cursor: Cursor, destination: AddressKey, remaining: u32) -> Result<Datagram, Verdict> {
+fn udp(mut cursor: Cursor, destination: AddressKey, packet_len: u32, remaining: u32) -> Result<Datagram, Verdict> {
     if remaining < UDP_LEN {
         return Err(Verdict::Malformed);
     }
@@ -163,7 +172,8 @@ fn udp(mut cursor: Cursor, destination: AddressKey, remaining: u32) -> Result<Da
     if len < UDP_LEN || len > remaining {
         return Err(Verdict::Malformed);
     }
-    Ok(Datagram { destination, port: [port_high, port_low], payload_len: len - UDP_LEN, payload: cursor })
+    let port = [port_high, port_low];
+    Ok(Datagram { destination, port, packet_len, payload_len: len - UDP_LEN, payload: cursor })
 }
 
 /// A place in the frame, and the frame's end.

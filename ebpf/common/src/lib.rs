@@ -9,6 +9,7 @@ mod maps;
 mod verdict;
 
 pub use maps::{
-    ADDRESSES, AddressKey, Config, INTERFACES, QUEUES_PER_INTERFACE, SESSION_SLOT_MASK, SESSION_SLOTS, SOCKETS, map,
+    ADDRESSES, AddressKey, Config, INTERFACES, PACKET_LEN_MAX, QUEUES_PER_INTERFACE, SESSION_SLOT_MASK, SESSION_SLOTS,
+    SOCKETS, map,
 };
 pub use verdict::Verdict;

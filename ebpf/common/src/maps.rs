@@ -37,6 +37,10 @@ pub const ADDRESSES: u32 = 4096;
 pub const INTERFACES: u32 = 16;
 /// Queues of one interface at most; packets of queues beyond go to the kernel.
 pub const QUEUES_PER_INTERFACE: u32 = 256;
+/// Bytes of the longest IP packet that is taken, whatever [`Config::packet_len_max`] says: a frame of packet memory is a
+/// page at most, less the 256 bytes that the kernel keeps in front. The constant is also what shows an older verifier
+/// (Linux 6.1) that a length read in network order is bounded: it loses track where the bytes are swapped.
+pub const PACKET_LEN_MAX: u16 = 4096 - 256;
 /// Sockets at most.
 pub const SOCKETS: u32 = INTERFACES * QUEUES_PER_INTERFACE;
 
@@ -48,15 +52,15 @@ pub struct Config {
     pub enabled: u32,
     /// Our UDP port, in network order.
     pub port: [u8; 2],
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// Bytes of the longest IP packet that is taken: the kernel drops what does not fit a frame of packet memory.
+    pub packet_len_max: u16,
 }
 
 impl Config {
     /// Listens to `port`.
     #[must_use]
-    pub const fn listen(port: u16) -> Self {
-        Self { enabled: 1, port: port.to_be_bytes(), reserved: [0; 2] }
+    pub const fn listen(port: u16, packet_len_max: u16) -> Self {
+        Self { enabled: 1, port: port.to_be_bytes(), packet_len_max }
     }
 }
 
@@ -141,6 +145,6 @@ mod tests {
     #[test]
     fn an_empty_configuration_is_disabled() {
         assert_eq!(Config::default().enabled, 0);
-        assert_eq!(Config::listen(0x1234).port, [0x12, 0x34]);
+        assert_eq!(Config::listen(0x1234, 0).port, [0x12, 0x34]);
     }
 }

@@ -33,6 +33,8 @@ pub enum Verdict {
     UnknownSession = 12,
     /// Transport data on a queue that has no AF_XDP socket.
     NoSocket = 13,
+    /// An IP packet longer than a frame of packet memory holds: the kernel would drop it there.
+    TooLong = 14,
 }
 
 impl Verdict {
@@ -40,7 +42,7 @@ impl Verdict {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Redirected,
         Self::Disabled,
         Self::OtherEtherType,
@@ -55,6 +57,7 @@ impl Verdict {
         Self::Control,
         Self::UnknownSession,
         Self::NoSocket,
+        Self::TooLong,
     ];
 
     /// The label of its counter, in metrics and status.
@@ -75,6 +78,7 @@ impl Verdict {
             Self::Control => "control",
             Self::UnknownSession => "unknown_session",
             Self::NoSocket => "no_socket",
+            Self::TooLong => "too_long",
         }
     }
 

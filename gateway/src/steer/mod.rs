@@ -6,7 +6,7 @@
 //! process holds, so the kernel detaches it however the process ends.
 //!
 //! Order of a start:
-//! 1. [`Steer::load`], then [`Steer::set_port`] and [`Steer::set_addresses`];
+//! 1. [`Steer::load`], then [`Steer::set_packet_len_max`], [`Steer::set_port`] and [`Steer::set_addresses`];
 //! 2. [`Steer::bind_socket`] for each socket, once its rings are served;
 //! 3. [`Steer::attach`] each interface, last: until then nothing is taken from the kernel.
 //!
@@ -51,6 +51,8 @@ const _: () = assert!(ReceiverIndex::SLOTS == common::SESSION_SLOTS as usize);
 pub struct Steer {
     ebpf: Ebpf,
     config: Array<MapData, Config>,
+    /// Bytes of the longest IP packet that is taken.
+    packet_len_max: u16,
     addresses: HashMap<MapData, AddressKey, u8>,
     sessions: Array<MapData, u32>,
     interfaces: HashMap<MapData, u32, u32>,
@@ -100,6 +102,7 @@ impl Steer {
         error::warn_without_jit();
         Ok(Self {
             config: array(&mut ebpf, map::CONFIG)?,
+            packet_len_max: common::PACKET_LEN_MAX,
             addresses: hash(&mut ebpf, map::ADDRESSES)?,
             sessions: array(&mut ebpf, map::SESSIONS)?,
             interfaces: hash(&mut ebpf, map::INTERFACES)?,
@@ -112,12 +115,19 @@ impl Steer {
         })
     }
 
+    /// Leaves IP packets longer than this to the kernel, from the next [`Steer::set_port`] on: the sockets' frames hold no
+    /// more, and what is redirected and does not fit is lost. Beyond a page less headroom, which is also what holds
+    /// before, nothing is taken anyway.
+    pub fn set_packet_len_max(&mut self, bytes: usize) {
+        self.packet_len_max = u16::try_from(bytes).unwrap_or(u16::MAX).min(common::PACKET_LEN_MAX);
+    }
+
     /// Steers UDP to this port from here on.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn set_port(&mut self, port: u16) -> Result<(), SteerError> {
-        self.config.set(0, Config::listen(port), 0).map_err(error::map("the listen port"))
+        self.config.set(0, Config::listen(port, self.packet_len_max), 0).map_err(error::map("the listen port"))
     }
 
     /// Passes everything to the kernel until [`Steer::set_port`] is called again.

@@ -5,9 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use landbridge::steer::Verdict;
 
+/// What no frame of packet memory exceeds.
+const PAGE_LESS_HEADROOM: usize = 3840;
+
 /// What the program was told.
 pub(crate) struct Model {
     pub(crate) port: u16,
+    /// The longest IP packet.
+    pub(crate) packet_len_max: usize,
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Receiver indices by slot.
     pub(crate) sessions: BTreeMap<u32, u32>,
@@ -49,6 +54,9 @@ impl Model {
         if packet[0] / 16 != 4 || header_len < 20 || header_len > total_len {
             return Verdict::Malformed;
         }
+        if total_len > PAGE_LESS_HEADROOM {
+            return Verdict::TooLong;
+        }
         if total_len > packet.len() {
             return Verdict::Truncated;
         }
@@ -61,7 +69,7 @@ impl Model {
             return Verdict::OtherProtocol;
         }
         let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
-        self.udp(&packet[header_len..total_len], destination.into())
+        self.udp(&packet[header_len..total_len], destination.into(), total_len)
     }
 
     fn ipv6(&self, packet: &[u8]) -> Verdict {
@@ -72,6 +80,9 @@ impl Model {
             return Verdict::Malformed;
         }
         let payload_len = be16(packet, 4);
+        if 40 + payload_len > PAGE_LESS_HEADROOM {
+            return Verdict::TooLong;
+        }
         if 40 + payload_len > packet.len() {
             return Verdict::Truncated;
         }
@@ -82,7 +93,7 @@ impl Model {
         let mut walked = 0;
         loop {
             match next {
-                17 => return self.udp(body, destination.to_canonical()),
+                17 => return self.udp(body, destination.to_canonical(), 40 + payload_len),
                 44 => return Verdict::Fragment,
                 0 if walked == 0 => {}
                 43 | 60 if walked < 6 => {}
@@ -108,7 +119,7 @@ impl Model {
         }
     }
 
-    fn udp(&self, datagram: &[u8], destination: IpAddr) -> Verdict {
+    fn udp(&self, datagram: &[u8], destination: IpAddr, packet_len: usize) -> Verdict {
         if datagram.len() < 8 {
             return Verdict::Malformed;
         }
@@ -118,6 +129,9 @@ impl Model {
         }
         if be16(datagram, 2) != usize::from(self.port) {
             return Verdict::OtherPort;
+        }
+        if packet_len > self.packet_len_max {
+            return Verdict::TooLong;
         }
         if !self.addresses.contains(&destination) {
             return Verdict::OtherAddress;

@@ -20,6 +20,8 @@ const PORT: u16 = 51_820;
 const OURS_4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OURS_6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
 const LIVE: u32 = 0xabc0_1234;
+/// The longest IP packet that the rig's sockets take.
+const LONGEST: usize = 1664;
 /// A run without a wire arrives on the loopback device's only queue.
 const LOOPBACK: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -35,6 +37,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let mut steer = load();
+        steer.set_packet_len_max(LONGEST);
         steer.set_port(PORT).expect("a port");
         steer.set_addresses(&[OURS_4.into(), OURS_6.into()]).expect("addresses");
         steer.insert_session(ReceiverIndex(LIVE)).expect("a session");
@@ -102,7 +105,7 @@ fn check(cases: Vec<(&str, Vec<u8>, Verdict)>) {
 
 #[test]
 fn every_layer_below_udp_has_its_verdict() {
-    use Verdict::{Fragment, Malformed, OtherEtherType, OtherProtocol, Redirected, TooManyTags, Truncated};
+    use Verdict::{Fragment, Malformed, OtherEtherType, OtherProtocol, Redirected, TooLong, TooManyTags, Truncated};
     let ip = ipv4(OURS_4, UDP, &[], 0, &data());
     let ip6 = ipv6(OURS_6, UDP, &data());
     let padded = [v4(&udp(PORT, &transport_data(LIVE, 32))), vec![0; 18]].concat();
@@ -136,8 +139,14 @@ fn every_layer_below_udp_has_its_verdict() {
         ("header of 16 bytes", with(v4(&data()), 14, &[0x44]), Malformed),
         ("total length below the header's", with(v4(&data()), 16, &[0, 19]), Malformed),
         ("total length without a UDP header", with(v4(&data()), 16, &[0, 27]), Malformed),
-        ("total length beyond the frame", with(v4(&data()), 16, &[0xff, 0xff]), Truncated),
-        ("payload length beyond the frame", with(v6(UDP, &data()), 18, &[0xff, 0xff]), Truncated),
+        ("total length beyond the frame", with(v4(&data()), 16, &[0, 125]), Truncated),
+        ("payload length beyond the frame", with(v6(UDP, &data()), 18, &[0, 105]), Truncated),
+        ("total length beyond a page", with(v4(&data()), 16, &[0x0f, 0x01]), TooLong),
+        ("total length just within a page", with(v4(&data()), 16, &[0x0f, 0x00]), Truncated),
+        ("greatest total length", with(v4(&data()), 16, &[0xff, 0xff]), TooLong),
+        ("payload length beyond a page", with(v6(UDP, &data()), 18, &[0x0e, 0xd9]), TooLong),
+        ("payload length just within a page", with(v6(UDP, &data()), 18, &[0x0e, 0xd8]), Truncated),
+        ("greatest payload length", with(v6(UDP, &data()), 18, &[0xff, 0xff]), TooLong),
         ("payload length zero", with(v6(UDP, &data()), 18, &[0, 0]), Malformed),
     ]);
 }
@@ -175,7 +184,7 @@ fn extension_headers_are_walked_as_far_as_they_end_here() {
 
 #[test]
 fn only_transport_data_of_a_live_session_to_us_is_taken() {
-    use Verdict::{Control, Malformed, OtherAddress, OtherPort, Redirected, UnknownSession};
+    use Verdict::{Control, Malformed, OtherAddress, OtherPort, Redirected, TooLong, UnknownSession};
     let message = |kind: u8, len| {
         let mut message = transport_data(LIVE, len);
         message[0] = kind;
@@ -186,6 +195,11 @@ fn only_transport_data_of_a_live_session_to_us_is_taken() {
     check(vec![
         ("a keepalive, the shortest", v4(&udp(PORT, &transport_data(LIVE, 32))), Redirected),
         ("a full packet", v4(&udp(PORT, &transport_data(LIVE, 1452))), Redirected),
+        ("the longest packet", v4(&udp(PORT, &transport_data(LIVE, LONGEST - 28))), Redirected),
+        ("a longer packet", v4(&udp(PORT, &transport_data(LIVE, LONGEST - 27))), TooLong),
+        ("the longest IPv6 packet", v6(UDP, &udp(PORT, &transport_data(LIVE, LONGEST - 48))), Redirected),
+        ("a longer IPv6 packet", v6(UDP, &udp(PORT, &transport_data(LIVE, LONGEST - 47))), TooLong),
+        ("a longer packet to another port", v4(&udp(PORT + 1, &transport_data(LIVE, LONGEST))), OtherPort),
         ("one byte short of a keepalive", v4(&udp(PORT, &transport_data(LIVE, 31))), Control),
         ("an empty datagram", v4(&udp(PORT, &[])), Control),
         ("seven bytes", v4(&udp(PORT, &[4, 0, 0, 0, 1, 1, 1])), Control),
@@ -287,7 +301,7 @@ fn a_frame_cut_at_any_length_passes_and_agrees_with_the_model() {
 
 fn model() -> Model {
     let sessions = [(LIVE & 0xf_ffff, LIVE)].into();
-    Model { port: PORT, addresses: [OURS_4.into(), OURS_6.into()].into(), sessions }
+    Model { port: PORT, packet_len_max: LONGEST, addresses: [OURS_4.into(), OURS_6.into()].into(), sessions }
 }
 
 /// Frames that reach every depth of the program: whole ones of all kinds, then some bytes changed, then cut or padded.
