@@ -153,13 +153,21 @@ impl Control {
         }
     }
 
-    /// Pushes a retired slot onto the stack of returned ones, from any thread. Touches nothing of `self` after the push.
+    /// Pushes a retired slot onto the stack of returned ones, from any thread.
+    ///
+    /// Takes a pointer, as the block may be freed by the last handle as soon as the push is seen, before this returns: a
+    /// reference would promise more.
+    ///
+    /// # Safety
+    /// `this` points to a block of which `index` is a slot that the caller just retired.
     #[inline]
-    pub(crate) fn push_returned(&self, index: u32) {
-        let mut head = self.returned.load(Ordering::Relaxed);
+    pub(crate) unsafe fn push_returned(this: NonNull<Self>, index: u32) {
+        // SAFETY: until the push succeeds this slot is abroad, which keeps the block.
+        let (returned, next) = unsafe { (&(*this.as_ptr()).returned, &(&(*this.as_ptr()).next)[index as usize]) };
+        let mut head = returned.load(Ordering::Relaxed);
         loop {
-            self.next[index as usize].store(head, Ordering::Relaxed);
-            match self.returned.compare_exchange_weak(head, index, Ordering::Release, Ordering::Relaxed) {
+            next.store(head, Ordering::Relaxed);
+            match returned.compare_exchange_weak(head, index, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
                 Err(seen) => head = seen,
             }
@@ -223,6 +231,12 @@ impl Handle {
         Ok(Self(NonNull::from(Box::leak(Box::new(Control::new(config)?)))))
     }
 
+    /// The block behind this handle.
+    #[inline]
+    pub(crate) fn as_ptr(&self) -> NonNull<Control> {
+        self.0
+    }
+
     /// Whether `control` is the block behind this handle.
     #[inline]
     pub(crate) fn is(&self, control: NonNull<Control>) -> bool {
@@ -263,5 +277,64 @@ impl Drop for Handle {
             // Frames are abroad (or were forgotten): the block and its mappings stay for as long as the process.
             let _ = ManuallyDrop::new(self.0);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn control() -> Handle {
+        let config = MemoryConfig { frames: 4, frame_size: 2048, jumbo_frames: 1, huge_pages: false };
+        Handle::new(&config).expect("a few pages")
+    }
+
+    #[test]
+    fn an_address_comes_back_once_and_only_under_the_tag_it_was_lent_by() {
+        let control = control();
+        let (tag, others) = (KernelTag::receive(3), [KernelTag::transmit(3), KernelTag::receive(2)]);
+        assert_eq!(control.issue(2).lend(tag), (2, Frame::HEADROOM as u32));
+        for other in others {
+            assert!(control.recover(2, other).is_none(), "recovered under {other:?}");
+        }
+        for never_lent in [0, 1, 3, 4, 5, u32::MAX] {
+            assert!(control.recover(never_lent, tag).is_none(), "slot {never_lent}");
+        }
+        let frame = control.recover(2, tag).expect("it was lent");
+        assert!(control.recover(2, tag).is_none(), "a second token for one slot");
+        drop(frame);
+        assert_eq!(control.recover_all(tag), 0);
+    }
+
+    #[test]
+    fn recovering_all_finds_exactly_what_one_socket_holds() {
+        let control = control();
+        for (slot, tag) in [(0, KernelTag::receive(0)), (1, KernelTag::receive(1)), (3, KernelTag::receive(0))] {
+            control.issue(slot).lend(tag);
+        }
+        assert_eq!(control.recover_all(KernelTag::receive(0)), 2);
+        let mut home = Vec::new();
+        control.take_returned(|slot| home.push(slot));
+        assert_eq!(home, [3, 0]);
+        assert_eq!(control.recover_all(KernelTag::receive(1)), 1);
+    }
+
+    #[test]
+    fn a_descriptor_that_leaves_its_slot_changes_nothing() {
+        let control = control();
+        let mut frame = control.issue(1);
+        for (start, len) in [(0, 2049), (2048, 1), (2049, 0), (1, u32::MAX), (u32::MAX, u32::MAX)] {
+            assert!(!frame.set_data(start, len), "{start} and {len} bytes");
+            assert_eq!((frame.headroom(), frame.len()), (Frame::HEADROOM, 0));
+        }
+        assert!(frame.set_data(256, 1792));
+        assert_eq!((frame.headroom(), frame.len(), frame.tailroom()), (256, 1792, 0));
+    }
+
+    #[test]
+    fn every_tag_of_every_socket_is_its_own() {
+        let tags = (0..KernelTag::SOCKETS).flat_map(|n| [KernelTag::receive(n).0, KernelTag::transmit(n).0]);
+        let all: std::collections::BTreeSet<u8> = tags.chain([HOME, OWNED]).collect();
+        assert_eq!(all.len(), usize::from(KernelTag::SOCKETS) * 2 + 2);
     }
 }

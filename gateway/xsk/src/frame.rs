@@ -174,10 +174,10 @@ impl Frame {
 impl Drop for Frame {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the block outlives the frame; the push is the last use of it.
-        let control = unsafe { self.control.as_ref() };
-        control.retire(self.index);
-        control.push_returned(self.index);
+        // SAFETY: the block outlives the frame.
+        unsafe { self.control.as_ref() }.retire(self.index);
+        // SAFETY: the slot is of that block and was just retired; the push is the last use of the block.
+        unsafe { Control::push_returned(self.control, self.index) };
     }
 }
 

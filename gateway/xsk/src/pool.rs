@@ -3,7 +3,7 @@
 //! Enters: frames that are done with, and the slots of those dropped elsewhere. Leaves: empty frames, the one used last
 //! first, as its bytes are likeliest to be in the cache. Never does: allocate, or touch packet memory.
 
-use crate::control::{Handle, JUMBO_SLOT};
+use crate::control::{Control, Handle, JUMBO_SLOT};
 use crate::frame::Frame;
 
 /// The free frames of a memory; one per memory, owned by its lane.
@@ -98,7 +98,7 @@ impl Pool {
     /// Whether this is the pool of that memory.
     #[inline]
     pub(crate) fn is_of(&self, control: &Handle) -> bool {
-        std::ptr::eq(&raw const *self.control, &raw const **control)
+        self.control.is(control.as_ptr())
     }
 
     #[inline]
@@ -115,7 +115,8 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // The last handle counts the frames at home in the stack of returned ones.
         for index in self.small.drain(..).chain(self.jumbo.drain(..)) {
-            self.control.push_returned(index);
+            // SAFETY: free slots of this block, which were retired when they came here; the handle is held meanwhile.
+            unsafe { Control::push_returned(self.control.as_ptr(), index) };
         }
     }
 }

@@ -384,3 +384,24 @@ fn a_socket_moves_to_another_thread_with_its_pool() {
         other.close();
     });
 }
+
+#[test]
+fn frames_come_home_from_an_interface_that_was_deleted_or_is_down() {
+    in_namespace(|| {
+        for (how, line) in [("down", "ip link set lbx0 down"), ("deleted", "ip link delete lbx0")] {
+            pair("lbx0", "lbx1");
+            let mut one = End::open("lbx0", 0);
+            one.send(20, 0, 100);
+            sh(line);
+            let mut burst: Burst = (0..20).map(|n| packet(&mut one.pool, n, 64).unwrap()).collect();
+            assert_eq!(one.socket.transmit(&mut one.pool, &mut burst), 20);
+            let error = one.socket.flush(&mut one.pool).unwrap_err();
+            assert!(error.to_string().starts_with("send through an AF_XDP socket: "), "{error}");
+            let code = landbridge_xsk::error::os_code(&error);
+            assert!(matches!(code, Some(libc::ENETDOWN | libc::ENXIO)), "{how}: {error}");
+            assert_eq!(one.socket.receive(&mut one.pool, &mut burst), 0);
+            one.close();
+            sh("ip link delete lbx0 2>/dev/null || true");
+        }
+    });
+}
