@@ -50,10 +50,10 @@ fn datagrams_are_found_behind_tags_options_and_extension_headers() {
         ("IPv4", &[8, 0], v4.clone()),
         ("IPv4, padded to 60 bytes and more", &[8, 0], [v4.clone(), vec![0; 30]].concat()),
         ("IPv4 with a tag", &[0x81, 0, 0, 5, 8, 0], v4.clone()),
-        ("IPv4 with two tags", &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8, 0], v4.clone()),
+        ("IPv4 with two tags", &[0x88, 0xa8, 0, 5, 0x81, 0, 0, 6, 8, 0], v4),
         ("IPv4 with options", &[8, 0], checked(options)),
         ("IPv6", &[0x86, 0xdd], v6.clone()),
-        ("IPv6 with a tag", &[0x81, 0, 0, 5, 0x86, 0xdd], v6.clone()),
+        ("IPv6 with a tag", &[0x81, 0, 0, 5, 0x86, 0xdd], v6),
         ("IPv6 with extension headers", &[0x86, 0xdd], extended),
     ];
     for (what, ethertypes, packet) in table {
