@@ -44,8 +44,8 @@ fn stack<T: Send + 'static>(
         let name = "lbpacket0".to_owned();
         let tun = Tun::create(&TunConfig { name: name.clone(), queues: 1, offloads: true }).unwrap();
         sh(&format!(
-            "ip link set lo up; ip addr add 10.9.0.{host}/24 dev {name}; ip -6 addr add fd09::{host}/64 dev {name} nodad; \
-             ip link set {name} mtu 1420 up"
+            "ip link set lo up; ip addr add 10.9.0.{host}/24 dev {name}; \
+             ip -6 addr add fd09::{host}/64 dev {name} nodad; ip link set {name} mtu 1420 up"
         ));
         send.send(tun).unwrap();
         let address = |text: String| text.parse().unwrap();

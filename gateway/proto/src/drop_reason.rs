@@ -59,6 +59,8 @@ drop_reasons! {
     BadTag => "bad_tag",
     /// The decrypted packet is neither IPv4 nor IPv6, or its length fields lie.
     BadInnerPacket => "bad_inner_packet",
+    /// The outer packet was marked for congestion and the inner one knows no ECN: its loss is the signal (RFC 6040).
+    CongestionMarked => "congestion_marked",
     /// The inner source does not belong to the peer that sent it.
     SourceNotAllowed => "source_not_allowed",
     /// No peer has the inner destination in its allowed IPs.

@@ -102,8 +102,8 @@ impl Sum {
         }
     }
 
-    /// The sum itself, not complemented: what stands in the checksum field of a packet whose checksum the receiver of a
-    /// `virtio_net_hdr` is to finish.
+    /// The sum itself, not complemented: what stands in the checksum field of a packet whose checksum the receiver
+    /// of a `virtio_net_hdr` is to finish.
     #[inline]
     #[must_use]
     pub const fn partial(self) -> [u8; 2] {

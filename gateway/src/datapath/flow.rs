@@ -23,8 +23,8 @@ const TCP_CWR: u8 = 0x80;
 pub(super) enum Class {
     /// Belongs to no flow that anything is joined in.
     Other,
-    /// May belong to any flow, as its ports are unknown (a fragment, an IPv6 packet with extension headers, what does not
-    /// parse): nothing that follows may be written before it.
+    /// May belong to any flow, as its ports are unknown (a fragment, an IPv6 packet with extension headers, what
+    /// does not parse): nothing that follows may be written before it.
     Unordered,
     /// TCP or UDP.
     Flow {
@@ -162,8 +162,8 @@ impl Packet {
         }
     }
 
-    /// All else that a segmenter repeats is equal: TOS, TTL, flow label, DF; TCP's acknowledgement, window, urgent pointer,
-    /// options (timestamps included) and flags but PSH. Both are joinable and of one flow.
+    /// All else that a segmenter repeats is equal: TOS, TTL, flow label, DF; TCP's acknowledgement, window, urgent
+    /// pointer, options (timestamps included) and flags but PSH. Both are joinable and of one flow.
     #[inline]
     pub(super) fn same_headers(&self, mine: &[u8], other: &Self, theirs: &[u8]) -> bool {
         let ip = match self.is_v4 {

@@ -99,7 +99,7 @@ const CE: u8 = 3;
 /// Carries a congestion mark of the outer packet over to the inner one (RFC 6040, section 4.2).
 ///
 /// # Errors
-/// [`DropReason::BadInnerPacket`] when the outer packet was marked and the inner transport does not know ECN: the
+/// [`DropReason::CongestionMarked`] when the outer packet was marked and the inner transport does not know ECN: the
 /// mark cannot be passed on, and dropping is how that transport learns of congestion.
 #[inline]
 pub fn take_outer_ecn(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
@@ -107,7 +107,7 @@ pub fn take_outer_ecn(packet: &mut [u8], outer: u8) -> Result<(), DropReason> {
         return Ok(());
     }
     match ecn(packet) {
-        0 => Err(DropReason::BadInnerPacket),
+        0 => Err(DropReason::CongestionMarked),
         CE => Ok(()),
         _ => {
             mark_congestion(packet);
@@ -181,7 +181,7 @@ mod tests {
                     let mut packet = Crafted { v6, tos: 0x28 | inner, ..Crafted::udp(7, 1, 9) }.bytes();
                     let result = take_outer_ecn(&mut packet, outer);
                     let expected = match (inner, outer) {
-                        (0, 3) => Err(DropReason::BadInnerPacket),
+                        (0, 3) => Err(DropReason::CongestionMarked),
                         (_, 3) => Ok(3),
                         (inner, _) => Ok(inner),
                     };

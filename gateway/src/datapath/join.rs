@@ -104,9 +104,9 @@ impl Joiner {
         Self { packets: ArrayVec::new(), next: [NONE; BURST], groups: ArrayVec::new() }
     }
 
-    /// Writes every packet of the burst, joined where `offloads` allow. `write` gets the slices of one write and the number
-    /// of packets in them. The frames stay in the burst, for the caller to put back into its pool; their content is
-    /// spent.
+    /// Writes every packet of the burst, joined where `offloads` allow. `write` gets the slices of one write and
+    /// the number of packets in them. The frames stay in the burst, for the caller to put back into its pool; their
+    /// content is spent.
     pub fn join(
         &mut self,
         burst: &mut Burst,

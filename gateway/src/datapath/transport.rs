@@ -40,8 +40,8 @@ impl TransportHeader {
     /// Reads the header at the front of a UDP payload.
     ///
     /// # Errors
-    /// [`DropReason::UnknownType`] when it is another message, [`DropReason::Malformed`] when a reserved byte is not zero,
-    /// [`DropReason::Truncated`] when not even a tag follows.
+    /// [`DropReason::UnknownType`] when it is another message, [`DropReason::Malformed`] when a reserved byte is
+    /// not zero, [`DropReason::Truncated`] when not even a tag follows.
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<Self, DropReason> {
         let Ok((raw, rest)) = Raw::ref_from_prefix(payload) else { return Err(DropReason::Truncated) };
@@ -76,9 +76,9 @@ impl TransportHeader {
     }
 }
 
-/// The length of a plaintext of `len` bytes after padding: a multiple of 16, but never past the tunnel's MTU, as the
-/// sealed packet must fit wherever an unpadded one of full size does. A packet larger than the MTU (it was lowered while
-/// the packet waited) is padded as if it were cut into pieces of the MTU.
+/// The length of a plaintext of `len` bytes after padding: a multiple of 16, but never past the tunnel's MTU, as
+/// the sealed packet must fit wherever an unpadded one of full size does. A packet larger than the MTU (it was
+/// lowered while the packet waited) is padded as if it were cut into pieces of the MTU.
 #[inline]
 #[must_use]
 pub const fn padded_len(len: usize, mtu: usize) -> usize {

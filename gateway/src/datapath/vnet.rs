@@ -51,8 +51,8 @@ impl VnetHdr {
         csum_offset: [0; 2],
     };
 
-    /// A super-packet: `header_len` bytes of headers, then segments of `segment_len` bytes, the last one perhaps shorter;
-    /// the checksum at `csum_start + csum_offset` holds the pseudo header's sum.
+    /// A super-packet: `header_len` bytes of headers, then segments of `segment_len` bytes, the last one perhaps
+    /// shorter; the checksum at `csum_start + csum_offset` holds the pseudo header's sum.
     #[must_use]
     pub fn super_packet(gso_type: u8, header_len: u16, segment_len: u16, csum_start: u16, csum_offset: u16) -> Self {
         Self {

@@ -64,8 +64,8 @@ pub struct WireDatagram {
 /// Finds the datagram in a frame that begins with an Ethernet header.
 ///
 /// # Errors
-/// [`DropReason::Truncated`] when a length field claims more than there is, [`DropReason::Malformed`] for all that is not
-/// one whole UDP datagram over IPv4 or IPv6: the steer program passes nothing else to a ring.
+/// [`DropReason::Truncated`] when a length field claims more than there is, [`DropReason::Malformed`] for all that
+/// is not one whole UDP datagram over IPv4 or IPv6: the steer program passes nothing else to a ring.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<WireDatagram, DropReason> {
     let (ethertype, at) = ethernet(frame)?;
@@ -254,8 +254,8 @@ impl HeaderTemplate {
     /// Puts the outer headers before the UDP payload in `frame`, with the ECN bits of [`super::inner::outer_ecn`].
     ///
     /// # Errors
-    /// [`DropReason::Oversized`] when the payload exceeds [`HeaderTemplate::payload_max`] or the frame's headroom is too
-    /// small; the frame is then as it was.
+    /// [`DropReason::Oversized`] when the payload exceeds [`HeaderTemplate::payload_max`] or the frame's headroom
+    /// is too small; the frame is then as it was.
     #[inline]
     pub fn write_with_ecn(&self, frame: &mut Frame, ecn: u8) -> Result<(), DropReason> {
         let payload_len = frame.len();
@@ -300,8 +300,8 @@ impl HeaderTemplate {
     }
 }
 
-/// The IPv4 id: low bits of the counter of transport data. Packets of one path then have different ids, as fragments need
-/// them to, without any state, and an observer learns nothing that the payload does not show.
+/// The IPv4 id: low bits of the counter of transport data. Packets of one path then have different ids, as
+/// fragments need them to, without any state, and an observer learns nothing that the payload does not show.
 #[inline]
 fn datagram_id(payload: &[u8]) -> u16 {
     match payload.get(8..10) {
