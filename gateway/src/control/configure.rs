@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use landbridge_proto::PeerConfig;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
 use super::names::{self, Resolved};
 use super::netlink::routes::RouteQuery;
@@ -15,10 +13,9 @@ use super::paths::Network as _;
 use super::sockets::Sockets;
 use super::uapi::parse::{Errno, Set};
 use super::uapi::set;
-use super::{Control, Watched};
+use super::{Control, watch};
 use crate::datapath::report::Command;
 use crate::settings::Settings;
-use std::os::fd::AsRawFd as _;
 
 impl Control {
     /// Takes keys and peers of the settings. Endpoints by name follow when they are resolved.
@@ -115,7 +112,7 @@ impl Control {
     fn listen_on(&mut self, port: Option<u16>) -> anyhow::Result<()> {
         let sockets = Sockets::open(port, self.lane_sockets.len(), self.fwmark)?;
         let clones = sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<io::Result<Vec<_>>>()?;
-        let datagrams = AsyncFd::with_interest(Watched(sockets.control.as_raw_fd()), Interest::READABLE)?;
+        let datagrams = watch(sockets.control.second_handle()?)?;
         let port = sockets.control.port();
         // Out of the reactor before its descriptor is closed.
         drop(std::mem::replace(&mut self.datagrams, datagrams));

@@ -29,7 +29,7 @@ mod serve;
 
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant, SystemTime};
 
 use landbridge_proto::WallClock;
@@ -112,7 +112,7 @@ pub struct Control {
     queries: mpsc::Receiver<Query>,
     ask: mpsc::Sender<Query>,
     /// The control socket's readiness; the socket itself is the driver's.
-    datagrams: AsyncFd<Watched>,
+    datagrams: AsyncFd<OwnedFd>,
     monitor: AsyncFd<Monitor>,
     /// News of the namespace that the tunnel interface was moved to.
     tunnel_monitor: Option<AsyncFd<Monitor>>,
@@ -126,16 +126,6 @@ pub struct Control {
     more: bool,
 }
 
-/// A descriptor that somebody else owns and that lives as long as it is watched.
-#[derive(Debug)]
-struct Watched(RawFd);
-
-impl AsRawFd for Watched {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
 impl Control {
     /// Makes the control task of its parts. Called inside the runtime.
     ///
@@ -145,12 +135,12 @@ impl Control {
         let now = Instant::now();
         let (names, resolved) = Names::new();
         let (ask, queries) = mpsc::channel(QUERIES);
-        let datagrams = AsyncFd::with_interest(Watched(parts.driver.socket.as_raw_fd()), Interest::READABLE)?;
+        let datagrams = watch(parts.driver.socket.second_handle()?)?;
         Ok(Self {
             driver: parts.driver,
             facts: parts.facts,
             tunnel: parts.tunnel,
-            waker: AsyncFd::with_interest(parts.waker, Interest::READABLE)?,
+            waker: watch(parts.waker)?,
             lane_sockets: parts.lane_sockets,
             fwmark: parts.fwmark,
             uapi: parts.uapi,
@@ -160,7 +150,7 @@ impl Control {
             queries,
             ask,
             datagrams,
-            monitor: AsyncFd::with_interest(Monitor::new()?, Interest::READABLE)?,
+            monitor: watch(Monitor::new()?)?,
             tunnel_monitor: None,
             news: News::default(),
             news_due: None,
@@ -254,10 +244,10 @@ impl Control {
         {
             return Some(end);
         }
-        if self.tick_due <= now {
-            if let Some(end) = self.tick(now) {
-                return Some(end);
-            }
+        if self.tick_due <= now
+            && let Some(end) = self.tick(now)
+        {
+            return Some(end);
         }
         if self.driver.endpoint.poll_timeout().is_some_and(|due| due <= now) {
             self.driver.endpoint.handle_timeout(now, WallClock(SystemTime::now()));
@@ -265,10 +255,10 @@ impl Control {
         if self.news_due.is_some_and(|due| due <= now) {
             self.take_news();
         }
-        if self.tunnel_due <= now {
-            if let Some(end) = self.look_at_tunnel(now) {
-                return Some(end);
-            }
+        if self.tunnel_due <= now
+            && let Some(end) = self.look_at_tunnel(now)
+        {
+            return Some(end);
         }
         if self.refresh_due <= now {
             self.refresh_due = now + REFRESH;
@@ -337,7 +327,7 @@ impl Control {
                         interface = self.tunnel.name,
                         "the tunnel interface is in another network namespace"
                     );
-                    self.tunnel_monitor = AsyncFd::with_interest(monitor, Interest::READABLE).ok();
+                    self.tunnel_monitor = watch(monitor).ok();
                     self.driver.doubt_paths();
                 }
                 self.driver.ground.tunnel = self.tunnel.index_at_home();
@@ -396,6 +386,15 @@ impl Control {
         drop(self.driver.steer.take());
         self.tunnel
     }
+}
+
+/// Watches a descriptor that its owner keeps open, which `AsFd` says of it.
+#[expect(
+    deprecated,
+    reason = "what replaces it is unsafe for types that are AsRawFd alone, and no unsafe is allowed here"
+)]
+fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::with_interest(owner, Interest::READABLE)
 }
 
 async fn readable(monitor: Option<&AsyncFd<Monitor>>) -> io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Monitor>> {

@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use anyhow::{Context as _, bail};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -151,6 +151,14 @@ impl ControlSocket {
         self.port
     }
 
+    /// A second descriptor, for a reactor to watch.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn second_handle(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
     /// Marks what is sent from here on.
     ///
     /// # Errors
@@ -214,12 +222,6 @@ impl ControlSocket {
             SocketAddr::V6(_) if !self.ipv6 => Err(io::Error::new(io::ErrorKind::Unsupported, "this host has no IPv6")),
             remote => Ok(remote),
         }
-    }
-}
-
-impl AsRawFd for ControlSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_fd().as_raw_fd()
     }
 }
 
