@@ -178,8 +178,9 @@ impl Steer {
         Ok(())
     }
 
-    /// Gives what arrives on this queue to this AF_XDP socket, in place of one bound before. The kernel forgets it when
-    /// the socket is closed.
+    /// Gives what arrives on this queue to this AF_XDP socket, in place of one bound before. The socket has to be bound to
+    /// that queue with its rings mapped (Linux 5.10 crashes at the first packet for one that is not); the kernel forgets
+    /// it when it is closed.
     ///
     /// # Errors
     /// A queue or an interface beyond what the maps hold, a descriptor that is no AF_XDP socket, or what the kernel said.

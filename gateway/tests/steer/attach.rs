@@ -14,8 +14,8 @@ use std::time::Duration;
 use landbridge::settings::XdpMode;
 use landbridge::steer::{self, Mode, SteerError, Verdict};
 use landbridge_proto::ReceiverIndex;
+use landbridge_xsk::{Burst, Memory, MemoryConfig, Xsk, XskConfig};
 use nix::sched::{CloneFlags, unshare};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::packet::transport_data;
 use crate::{load, may_run};
@@ -148,6 +148,13 @@ fn kill_9_leaves_nothing_attached() {
     });
 }
 
+const MEMORY: MemoryConfig = MemoryConfig { frames: 256, frame_size: 2048, jumbo_frames: 0, huge_pages: false };
+
+fn open(if_index: u32, queue: u32, memory: &Memory) -> Xsk {
+    let config = XskConfig { if_index, queue, rx_ring: 64, tx_ring: 64, fill_ring: 64, copy: true, busy_poll: None };
+    Xsk::open(&config, memory).expect("an AF_XDP socket")
+}
+
 /// The other end of a veth: a thread in a namespace of its own which sends what it is told to.
 fn sender(payloads: Receiver<Vec<u8>>, namespace: &Sender<String>, moved: &Receiver<()>) {
     unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
@@ -194,14 +201,19 @@ fn on_a_wire_only_sessions_with_a_socket_leave_the_kernel() {
             arrives(&transport_data(LIVE + 1, 64));
             arrives(&transport_data(LIVE, 64));
 
-            // A socket that nobody reads takes its packets all the same: they are the gateway's to lose.
-            let family = AddressFamily::from_raw(44);
-            let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, None).expect("an AF_XDP socket");
-            for queue in 0..2 {
+            let (memory, mut pool) = Memory::new(MEMORY).expect("packet memory");
+            let mut sockets: Vec<Xsk> = (0..2).map(|queue| open(index, queue, &memory)).collect();
+            let mut burst = Burst::new();
+            for (queue, socket) in (0..).zip(&mut sockets) {
+                // The first call fills the fill ring.
+                assert_eq!(socket.receive(&mut pool, &mut burst), 0, "nothing was redirected yet");
                 steer.bind_socket(index, queue, socket.as_fd()).expect("bound");
             }
             send(&transport_data(LIVE, 96));
             arrives(&[2; 92]);
+            let received: usize = sockets.iter_mut().map(|socket| socket.receive(&mut pool, &mut burst)).sum();
+            assert_eq!(received, 1, "{mode:?}: frames in the rings");
+            assert!(burst[0].data().ends_with(&transport_data(LIVE, 96)), "{mode:?}: {:?}", burst[0].data());
 
             let counters = steer.counters().expect("counters");
             assert_eq!(counters.packets(Verdict::Control), 2, "{mode:?} {counters:?}");
