@@ -15,6 +15,10 @@ pub mod constants;
 mod cookie;
 mod drop_reason;
 pub mod endpoint;
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(test)]
+mod golden;
 mod indices;
 mod keypairs;
 mod message;

@@ -1,0 +1,163 @@
+//! Bodies of the fuzz targets in `gateway/fuzz`, here so that tests replay the same corpus through them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::{Endpoint, Event, KEY_LEN, PeerConfig, PeerId, PeerUpdate, Session, WallClock};
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::new([192, 0, 2, 1].into(), port)
+}
+
+fn endpoint(start: Instant, byte: u8) -> Endpoint {
+    let mut endpoint = Endpoint::new(start, [byte; 32]);
+    endpoint.set_private_key(Some([byte; KEY_LEN]), start);
+    endpoint
+}
+
+fn drain(endpoint: &mut Endpoint, now: Instant, wall: WallClock, mut sent: impl FnMut(&[u8])) -> Vec<Event> {
+    let mut buffer = [0; Endpoint::MAX_TRANSMIT];
+    while let Some(transmit) = endpoint.poll_transmit(now, wall, &mut buffer) {
+        sent(&buffer[..transmit.len]);
+    }
+    std::iter::from_fn(|| endpoint.poll_event()).collect()
+}
+
+/// Any bytes as a datagram, from anybody. mac1 is made right as well, so that what lies behind it is reached.
+pub fn datagram(data: &[u8]) {
+    let start = Instant::now();
+    let wall = WallClock(SystemTime::UNIX_EPOCH);
+    let mut endpoint = endpoint(start, 1);
+    let config = PeerConfig { endpoint: Some(address(2)), ..PeerConfig::default() };
+    if let Some(peer) = endpoint.add_peer([9; KEY_LEN], config, start) {
+        endpoint.handle_session_wanted(start, peer);
+    }
+    drain(&mut endpoint, start, wall, |_| ());
+    let mut signed = data.to_vec();
+    if signed.len() >= 32
+        && let Some(public_key) = endpoint.public_key()
+    {
+        crate::cookie::MacKeys::new(&public_key).sign(None, &mut signed);
+    }
+    for bytes in [data, &signed] {
+        // The verdict is the endpoint's concern; that there is one is ours.
+        let _ = endpoint.handle_datagram(start, wall, address(2), None, bytes);
+        let events = drain(&mut endpoint, start, wall, |_| ());
+        assert!(!events.iter().any(|e| matches!(e, Event::SessionStarted { .. } | Event::EndpointChanged { .. })));
+    }
+}
+
+/// Two endpoints that exchange what they send, or not, in whatever order the bytes say.
+pub fn endpoint_ops(data: &[u8]) {
+    let start = Instant::now();
+    let mut ends = [End::new(start, 1), End::new(start, 2)];
+    let keys = [1, 0].map(|other: usize| ends[other].endpoint.public_key());
+    for (end, key) in ends.iter_mut().zip(keys) {
+        let config = PeerConfig { endpoint: Some(address(3)), ..PeerConfig::default() };
+        end.peer = key.and_then(|key| end.endpoint.add_peer(key, config, start));
+    }
+    let mut now = start;
+    for pair in data.chunks_exact(2).take(400) {
+        let [op, argument] = [pair[0], pair[1]];
+        let (at, other) = if op & 0x80 == 0 { (0, 1) } else { (1, 0) };
+        let wall = WallClock(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30) + (now - start));
+        if op & 0x7f == 0 {
+            now += Duration::from_millis(u64::from(argument) * u64::from(argument));
+        } else if op & 0x7f == 1 {
+            if let Some(bytes) = take(&mut ends[at].sent, argument) {
+                let _ = ends[other].endpoint.handle_datagram(now, wall, address(argument.into()), None, &bytes);
+            }
+        } else {
+            ends[at].apply(op & 0x7f, argument, now, wall);
+        }
+        for end in &mut ends {
+            end.settle(now, wall);
+        }
+    }
+}
+
+fn take(sent: &mut Vec<Vec<u8>>, argument: u8) -> Option<Vec<u8>> {
+    let at = usize::from(argument >> 1).min(sent.len().checked_sub(1)?);
+    // Odd: the network delivers it again later.
+    Some(if argument & 1 == 0 { sent.swap_remove(at) } else { sent[at].clone() })
+}
+
+struct End {
+    endpoint: Endpoint,
+    peer: Option<PeerId>,
+    key: [u8; KEY_LEN],
+    sessions: Vec<Arc<Session>>,
+    sent: Vec<Vec<u8>>,
+}
+
+impl End {
+    fn new(start: Instant, byte: u8) -> Self {
+        let endpoint = endpoint(start, byte);
+        Self { endpoint, peer: None, key: [byte; KEY_LEN], sessions: Vec::new(), sent: Vec::new() }
+    }
+
+    fn apply(&mut self, op: u8, argument: u8, now: Instant, wall: WallClock) {
+        let Some(peer) = self.peer else { return };
+        let shared = self.endpoint.peer(peer).map(|view| Arc::clone(view.shared));
+        match (op % 10, shared) {
+            (2, _) => self.endpoint.handle_session_wanted(now, peer),
+            (3, Some(shared)) => _ = shared.sent(now, 1, 96, argument & 1 == 0),
+            (4, Some(shared)) => _ = shared.received(now, 1, 96, argument & 1 == 0),
+            (5, _) => self.endpoint.handle_active(now, peer),
+            (6, _) => {
+                if let Some(session) = self.sessions.get(usize::from(argument) % self.sessions.len().max(1)) {
+                    self.endpoint.handle_confirmed(now, session.local_index);
+                }
+            }
+            (7, _) => self.endpoint.handle_roamed(now, peer, address(argument.into()), None),
+            (8, _) => {
+                let keepalive = Duration::from_secs(argument.into());
+                let update = PeerUpdate {
+                    preshared_key: (argument & 1 == 0).then_some([argument; KEY_LEN]),
+                    persistent_keepalive: Some(Some(keepalive)),
+                    ..PeerUpdate::default()
+                };
+                self.endpoint.update_peer(peer, update, now);
+            }
+            (9, _) => {
+                let key = (argument & 1 == 0).then_some(self.key);
+                self.endpoint.set_private_key(key, now);
+            }
+            _ => self.endpoint.handle_timeout(now, wall),
+        }
+    }
+
+    /// Takes what the endpoint has to say, and holds it to what it said before.
+    fn settle(&mut self, now: Instant, wall: WallClock) {
+        // Sending can make something due at once, when time has leapt over it: a few rounds must be enough.
+        for _ in 0..4 {
+            self.endpoint.handle_timeout(now, wall);
+            self.follow(now, wall);
+        }
+        assert!(self.sessions.len() <= 3, "sessions of one peer are bounded");
+        assert!(self.endpoint.poll_timeout().is_none_or(|due| due > now), "what was due has run");
+        self.sent.truncate(64);
+    }
+
+    fn follow(&mut self, now: Instant, wall: WallClock) {
+        let sent = &mut self.sent;
+        for event in drain(&mut self.endpoint, now, wall, |bytes| sent.push(bytes.to_vec())) {
+            match event {
+                Event::SessionStarted { session, .. } => {
+                    assert!(self.sessions.iter().all(|s| s.local_index.slot() != session.local_index.slot()));
+                    self.sessions.push(session);
+                }
+                Event::SessionEnded { index, .. } => {
+                    let before = self.sessions.len();
+                    self.sessions.retain(|session| session.local_index != index);
+                    assert_eq!(self.sessions.len() + 1, before, "only what began ends, and once");
+                }
+                Event::SessionCurrent { session } => {
+                    assert!(self.sessions.iter().any(|s| s.local_index == session.local_index));
+                }
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Replays the corpora of the fuzz targets in `gateway/fuzz`, and many arbitrary inputs beside them.
+
+use std::path::Path;
+
+use landbridge_proto::fuzzing;
+use rand::{Rng, RngCore, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+fn replay(target: &str, run: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+    let mut count = 0;
+    for entry in std::fs::read_dir(directory).expect("the corpus is committed") {
+        run(&std::fs::read(entry.expect("an entry").path()).expect("a file"));
+        count += 1;
+    }
+    assert!(count > 0, "the corpus of {target} is empty");
+}
+
+#[test]
+fn the_corpus_of_datagrams_is_survived() {
+    replay("datagram", fuzzing::datagram);
+}
+
+#[test]
+fn the_corpus_of_endpoint_operations_is_survived() {
+    replay("endpoint_ops", fuzzing::endpoint_ops);
+}
+
+#[test]
+fn arbitrary_datagrams_are_survived() {
+    let mut rng = ChaCha20Rng::from_seed([5; 32]);
+    for i in 0..600_usize {
+        let mut bytes = vec![0; [148, 92, 64, 32, rng.random_range(0..200)][i % 5]];
+        rng.fill_bytes(&mut bytes);
+        if bytes.len() >= 4 {
+            bytes[..4].copy_from_slice(&[(i % 5) as u8 + 1, 0, 0, 0]);
+        }
+        fuzzing::datagram(&bytes);
+    }
+}
+
+#[test]
+fn arbitrary_operations_keep_sessions_consistent() {
+    let mut rng = ChaCha20Rng::from_seed([6; 32]);
+    for _ in 0..300 {
+        let mut ops = vec![0; 600];
+        for pair in ops.chunks_exact_mut(2) {
+            // Mostly time and delivery, so that handshakes are completed.
+            pair[0] = rng.random_range(0..12) | (rng.random_range(0..2_u8) << 7);
+            if rng.random_range(0..2) == 0 {
+                pair[0] &= 0x81;
+            }
+            pair[1] = rng.random();
+        }
+        fuzzing::endpoint_ops(&ops);
+    }
+}

@@ -1,0 +1,5 @@
+//! Endpoints over a simulated network, in virtual time.
+
+mod flood;
+mod pair;
+mod world;
