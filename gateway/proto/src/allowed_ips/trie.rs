@@ -37,7 +37,7 @@ impl Key for u32 {
     }
 
     fn masked(self, len: u8) -> Self {
-        self & Self::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0)
+        self & Self::MAX.checked_shl(32 - Self::from(len)).unwrap_or(0)
     }
 
     #[inline]

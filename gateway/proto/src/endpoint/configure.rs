@@ -15,8 +15,8 @@ use crate::timer::Timer;
 use crate::{AllowedIps, KEY_LEN, PeerId, PeerShared};
 
 impl Endpoint {
-    /// Sets (or with `None` takes away) the private key. Every session ends, as its peers know another key; a peer whose
-    /// public key equals ours is removed. Nothing happens when it is the key that is set.
+    /// Sets (or with `None` takes away) the private key. Every session ends, as its peers know another key; a peer
+    /// whose public key equals ours is removed. Nothing happens when it is the key that is set.
     pub fn set_private_key(&mut self, key: Option<[u8; KEY_LEN]>, now: Instant) {
         let key = key.map(Zeroizing::new);
         let same = match (&self.identity, &key) {

@@ -30,8 +30,8 @@ pub struct Transmit {
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields say what their types and names say")]
 pub enum Event {
-    /// A session opens packets from here on: publish it under its local index (and to the XDP map). `current` when it is
-    /// also the one to seal with, else it waits for confirmation.
+    /// A session opens packets from here on: publish it under its local index (and to the XDP map). `current` when it
+    /// is also the one to seal with, else it waits for confirmation.
     SessionStarted { session: Arc<Session>, current: bool },
     /// A session that was waiting for confirmation is the one to seal with from here on.
     SessionCurrent { session: Arc<Session> },
