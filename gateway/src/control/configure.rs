@@ -128,6 +128,7 @@ impl Control {
             link.lane.wake();
         }
         self.lane_sockets = clones;
+        self.driver.endpoint.announce(Instant::now());
         Ok(())
     }
 

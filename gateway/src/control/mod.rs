@@ -57,6 +57,8 @@ const TICK_ACTIVE: Duration = Duration::from_millis(250);
 const TICK_IDLE: Duration = Duration::from_secs(1);
 /// News of the kernel come in heaps: paths are found again this long after the first of one.
 const DEBOUNCE: Duration = Duration::from_millis(20);
+/// How often the tunnel interface is looked at when no news ask for it.
+const LOOK: Duration = Duration::from_secs(5);
 /// How often next hops of paths in use are kept fresh.
 const REFRESH: Duration = Duration::from_secs(10);
 /// Questions that wait.
@@ -318,7 +320,7 @@ impl Control {
     }
 
     fn look_at_tunnel(&mut self, now: Instant) -> Option<End> {
-        self.tunnel_due = now + TICK_IDLE;
+        self.tunnel_due = now + LOOK;
         match self.tunnel.look() {
             Ok(Look::There { mtu, moved }) => {
                 self.driver.set_mtu(mtu);

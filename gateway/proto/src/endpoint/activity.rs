@@ -37,6 +37,18 @@ impl Endpoint {
         self.refresh(id, now);
     }
 
+    /// Our own place changed (another port or socket): every peer with a session is told at once by a keepalive, from
+    /// which it learns where we are.
+    pub fn announce(&mut self, now: Instant) {
+        let ids: Vec<_> = self.peers().collect();
+        for id in ids {
+            let session = self.peers.get(id).and_then(|peer| peer.sessions.current.as_ref());
+            if session.is_some_and(|session| !session.is_expired(now)) {
+                self.queue_keepalive(id);
+            }
+        }
+    }
+
     /// Sends the first persistent keepalive, when there are any and none is due.
     pub(super) fn start_persistent_keepalive(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get(id) else { return };
