@@ -9,31 +9,31 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// One timed run of a case.
-#[derive(Debug, Clone, Copy, Default)]
+/// One timed run of a case, made of parts.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sample {
-    /// Operations done.
-    pub(crate) operations: u64,
-    /// Time they took.
-    pub(crate) elapsed: Duration,
-    /// Allocations meanwhile.
-    pub(crate) allocations: u64,
+    /// Nanoseconds of one operation, by part.
+    parts: Vec<f64>,
+    operations: u64,
+    allocations: u64,
 }
 
 impl Sample {
-    fn ns(self) -> f64 {
-        self.elapsed.as_nanos() as f64 / self.operations.max(1) as f64
+    /// The median of the parts: a part during which another program had the core does not count.
+    fn ns(&self) -> f64 {
+        median(self.parts.clone())
     }
 
-    /// Times `work`, which does `operations`, and adds that to the sample.
+    /// Times `work`, which does `operations`, as a part of the sample.
     #[inline]
     pub(crate) fn time<T>(&mut self, operations: usize, work: impl FnOnce() -> T) -> T {
-        let mut result = None;
+        let (mut result, mut elapsed) = (None, Duration::ZERO);
         let counted = allocation_counter::measure(|| {
             let start = Instant::now();
             result = Some(black_box(work()));
-            self.elapsed += start.elapsed();
+            elapsed = start.elapsed();
         });
+        self.parts.push(elapsed.as_nanos() as f64 / operations as f64);
         self.operations += operations as u64;
         self.allocations += counted.count_total;
         result.expect("the closure has run")
@@ -146,7 +146,7 @@ pub(crate) fn run(mut cases: Vec<Case>, rounds: usize) -> Vec<Row> {
         }
     }
     let row = |(case, own): (&Case, &Vec<Sample>)| {
-        let ns: Vec<f64> = own.iter().map(|sample| sample.ns()).collect();
+        let ns: Vec<f64> = own.iter().map(Sample::ns).collect();
         let other = case.against.as_ref().and_then(|name| cases.iter().position(|case| case.name == *name));
         let ratio = other.map(|other| {
             let pairs = ns.iter().zip(&samples[other]);
@@ -185,8 +185,8 @@ mod tests {
     use super::*;
 
     fn fixed(name: &str, ns: u64) -> Case {
-        let sample = Sample { operations: 10, elapsed: Duration::from_nanos(ns * 10), allocations: 0 };
-        Case::new("fixed", name, move || sample)
+        let sample = Sample { parts: vec![9e9, ns as f64, 0.0], operations: 10, allocations: 0 };
+        Case::new("fixed", name, move || sample.clone())
     }
 
     #[test]

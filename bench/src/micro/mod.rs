@@ -8,8 +8,11 @@ mod hot_path;
 mod offload;
 mod tables;
 
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use serde::Serialize;
 
 use crate::machine::Machine;
@@ -58,10 +61,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         targets_met: rows.iter().all(|row| row.target_met != Some(false)),
         cases: rows,
     };
-    match arguments.json {
-        true => println!("{}", serde_json::to_string(&report)?),
-        false => print_table(&report),
-    }
+    let mut text = match arguments.json {
+        true => serde_json::to_string(&report)?,
+        false => table(&report)?,
+    };
+    text.push('\n');
+    std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
     if !report.allocations_ok {
         eprintln!("landbridge-bench: there were allocations where none may be");
     }
@@ -78,16 +83,18 @@ fn filtered(cases: Vec<Case>, text: &str) -> Vec<Case> {
     cases.into_iter().filter(|case| chosen(case) || needed.iter().any(|name| name == case.name())).collect()
 }
 
-fn print_table(report: &Report) {
-    println!("{}\nMedian of {} rounds, cases in turn.", report.machine, report.rounds);
+fn table(report: &Report) -> Result<String, std::fmt::Error> {
+    let mut out = String::new();
+    write!(out, "{}\nMedian of {} rounds, cases in turn.", report.machine, report.rounds)?;
     let mut group = "";
     for row in &report.cases {
         if row.group != group {
             group = row.group;
-            println!(
-                "\n{:<46} {:>9} {:>9} {:>8} {:>7} {:>8} {:>6}",
+            write!(
+                out,
+                "\n\n{:<46} {:>9} {:>9} {:>8} {:>7} {:>8} {:>6}",
                 group, "ns", "min", "Gbit/s", "ratio", "target", "alloc"
-            );
+            )?;
         }
         let number = |value: Option<f64>, digits: usize| match value {
             Some(value) => format!("{value:.digits$}"),
@@ -99,8 +106,9 @@ fn print_table(report: &Report) {
             None => "",
         };
         let allocations = if row.without_allocations { row.allocations.to_string() } else { String::new() };
-        println!(
-            "  {:<44} {:>9.1} {:>9.1} {:>8} {:>7} {:>8} {:>6}{verdict}",
+        write!(
+            out,
+            "\n  {:<44} {:>9.1} {:>9.1} {:>8} {:>7} {:>8} {:>6}{verdict}",
             row.name,
             row.ns_median,
             row.ns_min,
@@ -108,6 +116,7 @@ fn print_table(report: &Report) {
             number(row.ratio, 2),
             number(row.target, 2),
             allocations,
-        );
+        )?;
     }
+    Ok(out)
 }
