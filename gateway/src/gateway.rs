@@ -66,6 +66,8 @@ pub struct RunOptions {
     pub mode: RunMode,
     /// Called once, when the gateway is ready (daemonised parents, `sd_notify`).
     pub ready: Option<Box<dyn FnOnce() + Send>>,
+    /// Called once, when the gateway was asked to end and begins to give everything back.
+    pub ending: Option<Box<dyn FnOnce() + Send>>,
     /// Where the settings came from, for messages.
     pub origin: Option<Origin>,
     /// A TUN descriptor that somebody else opened (`WG_TUN_FD`).
@@ -78,7 +80,7 @@ impl RunOptions {
     /// Nothing inherited, nobody to tell.
     #[must_use]
     pub fn new(mode: RunMode) -> Self {
-        Self { mode, ready: None, origin: None, tun_fd: None, uapi_fd: None }
+        Self { mode, ready: None, ending: None, origin: None, tun_fd: None, uapi_fd: None }
     }
 }
 
@@ -114,6 +116,9 @@ async fn live(settings: Settings, mut options: RunOptions) -> anyhow::Result<()>
         Ok(()) => match gateway.control.serve(asked).await {
             End::Asked(reason) => {
                 tracing::info!(reason, "ending");
+                if let Some(ending) = options.ending.take() {
+                    ending();
+                }
                 Ok(())
             }
             End::Failed(what) => Err(anyhow::anyhow!(what)),

@@ -26,12 +26,11 @@ pub(super) fn run(args: &args::Up) -> anyhow::Result<()> {
     let mut options = RunOptions::new(RunMode::Up);
     options.origin = Some(Origin(args.file.clone()));
     options.ready = Some(Box::new(move || notify(&[NotifyState::Ready, NotifyState::Status(&status)])));
+    options.ending = Some(Box::new(|| notify(&[NotifyState::Stopping, NotifyState::Status("ending")])));
     if args.ends_with_stdin {
         end_with_stdin()?;
     }
-    let result = gateway::run(settings, options);
-    notify(&[NotifyState::Stopping, NotifyState::Status("stopped")]);
-    result
+    gateway::run(settings, options)
 }
 
 /// Ends this process as SIGTERM does when whoever started it is gone.
