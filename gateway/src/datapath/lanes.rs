@@ -135,7 +135,7 @@ pub enum LaneError {
 #[derive(Debug)]
 pub struct Lanes {
     handles: Vec<LaneHandle>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<JoinHandle<bool>>,
 }
 
 /// Starts one lane per configuration. `control` wakes the control task.
@@ -177,24 +177,28 @@ impl Lanes {
         &self.handles
     }
 
-    /// Tells every lane to end and waits for it, but not for ever.
-    pub fn stop(self) {
+    /// Tells every lane to end and waits for it, but not for ever. True when all ended in time and every frame of their
+    /// packet memory came home; what did not is in the log.
+    pub fn stop(self) -> bool {
         for handle in &self.handles {
             // A full queue must not keep a lane alive: its oldest command makes room.
             let _ = handle.link.commands.force_push(Command::Stop);
             handle.link.lane.wake();
         }
         let limit = Instant::now() + STOP_LIMIT;
+        let mut clean = true;
         for (lane, thread) in self.threads.into_iter().enumerate() {
             while !thread.is_finished() && Instant::now() < limit {
                 thread::sleep(Duration::from_millis(1));
             }
             if !thread.is_finished() {
                 tracing::error!(lane, "the lane did not end in time");
-            } else if thread.join().is_err() {
-                tracing::error!(lane, "the lane ended by a panic");
+                clean = false;
+                continue;
             }
+            clean &= thread.join().unwrap_or(false);
         }
+        clean
     }
 }
 
@@ -205,7 +209,7 @@ fn start_one(
     published: &Published,
     link: Link,
     spins: bool,
-) -> Result<(LaneHandle, JoinHandle<()>), LaneError> {
+) -> Result<(LaneHandle, JoinHandle<bool>), LaneError> {
     let LaneConfig { cpu, frames, frame_size, jumbo_frames, huge_pages, .. } = config;
     let (memory, pool) = Memory::new(MemoryConfig { frames, frame_size, jumbo_frames, huge_pages })
         .map_err(|source| LaneError::Memory { lane, frames, frame_size, source })?;
@@ -241,7 +245,7 @@ fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, 
 }
 
 /// Pins the thread, runs the lane and tells the control task when it ends for another reason than being asked to.
-fn supervise(id: usize, cpu: Option<usize>, lane: Lane<WanSide, LanSide>, spins: bool) {
+fn supervise(id: usize, cpu: Option<usize>, lane: Lane<WanSide, LanSide>, spins: bool) -> bool {
     if let Some(cpu) = cpu {
         pin(id, cpu);
     }
@@ -254,10 +258,12 @@ fn supervise(id: usize, cpu: Option<usize>, lane: Lane<WanSide, LanSide>, spins:
             if free != total {
                 tracing::error!(lane = id, ?free, ?total, "frames of packet memory did not come home");
             }
+            free == total
         }
         Err(cause) => {
             let _ = link.reports.force_push(Report::LaneFailed(format!("lane {id}: {}", text_of(&*cause))));
             link.control.wake();
+            false
         }
     }
 }
