@@ -256,6 +256,17 @@ fn secrets_do_not_show_in_debug_output() {
     assert_eq!(draft.wan_backend, WanBackend::Udp);
 }
 
+#[test]
+fn the_corpus_of_the_fuzz_target_is_survived_by_both_parsers() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/config");
+    let mut good = 0;
+    for entry in std::fs::read_dir(directory).expect("the corpus is committed") {
+        let text = std::fs::read_to_string(entry.expect("entry").path()).expect("text");
+        good += [Format::Toml, Format::WgQuick].into_iter().filter(|format| settings(&text, *format).is_ok()).count();
+    }
+    assert_eq!(good, 2, "one good file of each format is in the corpus");
+}
+
 fn fragments() -> impl Strategy<Value = String> {
     let words = proptest::sample::select(vec![
         "[interface]",
