@@ -32,11 +32,11 @@ fn pair(
 
 /// Both roles, everything inside, and a second handshake because one side has lost its session.
 fn understands(ours: Program, theirs: Program, outside: Outside) {
-    let Some(lab) = Lab::open() else { return };
     if !available(theirs) {
         return;
     }
     for we_begin in [true, false] {
+        let Some(lab) = Lab::open() else { return };
         let sites = Sites::build(&lab);
         let (mut left, right) = pair(&lab, &sites, ours, theirs, we_begin, outside);
         let (begins, answers, host) = if we_begin { (&sites.a, &sites.b, 2) } else { (&sites.b, &sites.a, 1) };

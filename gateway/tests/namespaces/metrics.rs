@@ -5,7 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::lab::{Echo, Flow, Lab, Namespace, Outside, Program, Sites, Wan, eventually, tunnel_v4};
+use crate::lab::{Echo, Flow, Lab, Namespace, Outside, Program, Sites, Wan, eventually, shout, tunnel_v4};
 
 const SOON: Duration = Duration::from_secs(8);
 const LISTEN: &str = "127.0.0.1:9586";
@@ -84,7 +84,7 @@ fn prometheus_sees_peers_lanes_and_drops_move() {
         series.iter().filter(|(key, _)| key.contains("reason=\"no_route\"")).map(|(_, value)| value).sum()
     };
     let before = no_route(&scrape(&sites.a));
-    sites.a.try_run(&["ping", "-c", "3", "-i", "0.1", "-W", "1", "10.88.0.99"]);
+    shout(&sites.a, tunnel_v4(1), tunnel_v4(99), 3);
     eventually("drops move", SOON, || (no_route(&scrape(&sites.a)) >= before + 3.0).then_some(()));
 }
 

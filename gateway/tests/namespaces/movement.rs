@@ -124,6 +124,12 @@ fn a_changed_route_moves_the_traffic_of_rings() {
 fn endpoints_behind_a_vlan_are_reached_by_rings() {
     let Some(lab) = Lab::open() else { return };
     let sites = Sites::build(&lab);
+    let probe = sites.net.try_run(&["ip", "link", "add", "link", "br0", "name", "probe", "type", "vlan", "id", "9"]);
+    if probe.code != 0 {
+        // Tagged frames on their own are proven with the XDP program in tests/steer.
+        eprintln!("skipped: this kernel is built without VLAN interfaces: {}", probe.stderr.trim());
+        return;
+    }
     for (namespace, host) in [(&sites.a, 1), (&sites.b, 2)] {
         namespace.ip("link add link wan0 name wan0.100 type vlan id 100");
         namespace.ip(&format!("addr add 10.79.0.{host}/24 dev wan0.100"));
@@ -137,7 +143,7 @@ fn endpoints_behind_a_vlan_are_reached_by_rings() {
     tcp_exchange(&sites.a, &sites.b, tunnel_v6(2), 4 << 20);
     for gateway in [&left, &right] {
         let status = gateway.status();
-        let redirected = status.xdp_verdicts.get("redirect").copied().unwrap_or(0);
+        let redirected = status.xdp_verdicts.get("redirected").copied().unwrap_or(0);
         assert!(redirected * 100 >= status.peers[0].rx_packets * 99, "{:?}", status.xdp_verdicts);
         assert!(status.peers[0].path.starts_with("xdp "), "{}", status.peers[0].path);
     }

@@ -41,7 +41,7 @@ fn uses_its_backend(gateway: &Gateway, wan: Wan) {
             assert_eq!((interface.name.as_str(), interface.xdp_mode.as_str()), ("wan0", "native"));
             assert_eq!(interface.queues, 2);
             assert_eq!(peer.path, "xdp wan0");
-            let redirected = status.xdp_verdicts.get("redirect").copied().unwrap_or(0);
+            let redirected = status.xdp_verdicts.get("redirected").copied().unwrap_or(0);
             assert!(redirected * 100 >= peer.rx_packets * 99, "{redirected} of {}", peer.rx_packets);
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
@@ -190,7 +190,8 @@ impl Gateway {
         let process = self.namespace.spawn(program, &arguments, &environment);
         eventually("the control socket", START_LIMIT, || {
             assert!(process.ended().is_none(), "it ended at once: {}", process.output());
-            uapi_socket(&self.interface).exists().then_some(())
+            // A file alone may be what a killed predecessor left.
+            UnixStream::connect(uapi_socket(&self.interface)).is_ok().then_some(())
         });
         self.process = Some(process);
         self.setconf("setconf");
@@ -198,6 +199,9 @@ impl Gateway {
             self.namespace.ip(&format!("addr add {address} dev {}", self.interface));
         }
         self.namespace.ip(&format!("link set {} mtu {} up", self.interface, self.mtu));
+        for network in self.peers.iter().flat_map(|peer| &peer.allowed_ips) {
+            self.namespace.ip(&format!("route replace {network} dev {}", self.interface));
+        }
     }
 
     /// Gives its configuration to `wg setconf` or `wg syncconf`.

@@ -24,7 +24,7 @@ pub(crate) use link::Veth;
 pub(crate) use namespace::Namespace;
 pub(crate) use process::Process;
 pub(crate) use topology::{PORT, Sites, tunnel_v4, tunnel_v6};
-pub(crate) use traffic::{Echo, Flow, tcp_exchange, udp_sizes};
+pub(crate) use traffic::{Echo, Flow, shout, tcp_exchange, udp_sizes};
 pub(crate) use wire::{Datagram, capture_data, inject};
 
 /// What the names of all namespaces begin with; the number of the process that made them follows.

@@ -112,8 +112,6 @@ impl Namespace {
             let output = try_run(&["ip", "-n", &self.name, arguments]);
             eprintln!("--- {} ip {arguments}\n{}{}", self.name, output.stdout, output.stderr);
         }
-        let output = try_run(&["ip", "netns", "exec", &self.name, "wg", "show"]);
-        eprintln!("--- {} wg show\n{}{}", self.name, output.stdout, output.stderr);
     }
 
     pub(super) fn delete(&self) {

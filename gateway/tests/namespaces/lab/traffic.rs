@@ -160,6 +160,16 @@ pub(crate) fn udp_sizes(client: &Namespace, echo: &Echo, sizes: impl IntoIterato
     repeated
 }
 
+/// Sends datagrams that nobody will answer.
+#[track_caller]
+pub(crate) fn shout(client: &Namespace, from: IpAddr, to: IpAddr, count: usize) {
+    let sent = client.inside(move || -> std::io::Result<()> {
+        let socket = UdpSocket::bind((from, 0))?;
+        (0..count).try_for_each(|_| socket.send_to(b"is anybody there?", (to, 9)).map(drop))
+    });
+    sent.unwrap_or_else(|error| panic!("datagrams from {from} to {to}: {error}"));
+}
+
 fn client_socket(client: &Namespace, target: SocketAddr) -> UdpSocket {
     client
         .inside(move || {
