@@ -28,7 +28,7 @@ use crate::control::kernel::Kernel;
 use crate::control::listeners::{Listener, uapi_path};
 use crate::control::netlink::Netlink;
 use crate::control::paths::Ground;
-use crate::control::report::Facts;
+use crate::control::report::{Facts, Ring};
 use crate::control::routing::{self, Plan, Routing};
 use crate::control::sockets::Sockets;
 use crate::control::tunnel::Tunnel;
@@ -215,6 +215,7 @@ impl Gateway {
             },
             lan,
             lanes: lanes.handles().iter().map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect(),
+            rings: rings_of(&lanes, &choice)?,
         };
         let listener = uapi.for_runtime().context("cannot serve the UAPI socket")?;
         let parts = Parts {
@@ -387,6 +388,18 @@ fn lane_configs(
         configs[place % busy.max(1)].rings.push(ring);
     }
     configs
+}
+
+/// Every wan queue with rings, by a second descriptor of its socket.
+fn rings_of(lanes: &Lanes, choice: &Choice) -> std::io::Result<Vec<Ring>> {
+    let rings = lanes.handles().iter().flat_map(|handle| &handle.rings);
+    rings
+        .map(|ring| {
+            let interface = choice.interfaces.iter().find(|interface| interface.index == ring.if_index);
+            let interface = interface.map(|interface| interface.name.clone()).unwrap_or_default();
+            Ok(Ring { interface, queue: ring.queue, socket: ring.fd.try_clone()? })
+        })
+        .collect()
 }
 
 /// The cores that this process may use.

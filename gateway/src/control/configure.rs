@@ -151,7 +151,7 @@ impl Control {
             .collect();
         let chosen = names::choose(&resolved.addresses, present, |address| usable.contains(&address));
         if let Some(remote) = chosen.filter(|remote| Some(*remote) != present) {
-            tracing::info!(peer = resolved.peer.slot, "the endpoint's name leads to another address");
+            tracing::info!(peer = resolved.peer.slot, "the endpoint's name is resolved to another address than before");
             let update = landbridge_proto::PeerUpdate { endpoint: Some(remote), ..Default::default() };
             driver.endpoint.update_peer(resolved.peer, update, now);
             driver.locate(resolved.peer, remote, None);

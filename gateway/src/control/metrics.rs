@@ -5,8 +5,11 @@
 //! with `landbridge_`, in base units.
 
 use std::net::Shutdown;
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use landbridge_xsk::XskStatistics;
+use landbridge_xsk::socket::statistics_of;
 use prometheus::TextEncoder;
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +18,7 @@ use tokio_uring::net::{TcpListener, TcpStream};
 use super::Query;
 use super::driver::Driver;
 use super::paths::Network;
-use super::report::{Facts, dropped};
+use super::report::{Facts, Ring, dropped};
 use crate::status::{PeerStatus, Status};
 use landbridge_proto::DropReason;
 
@@ -31,13 +34,31 @@ const CLIENTS_MAX: usize = 8;
 pub struct Extra {
     /// Drops by reason, zeros included: a series that appears late hides its first increase.
     pub drops: Vec<(&'static str, u64)>,
+    /// The kernel's statistics of every wan queue with rings.
+    pub rings: Vec<RingCounters>,
+}
+
+/// One wan queue with rings.
+#[derive(Debug)]
+pub struct RingCounters {
+    /// Name of its interface.
+    pub interface: String,
+    /// The queue.
+    pub queue: u32,
+    /// What the kernel counted.
+    pub statistics: XskStatistics,
 }
 
 impl Extra {
     /// Gathers.
     pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>) -> Self {
         let drops = DropReason::ALL.iter().map(|reason| (reason.label(), dropped(facts, driver, *reason))).collect();
-        Self { drops }
+        // A socket whose interface is gone has nothing to say.
+        let counters = |ring: &Ring| {
+            let statistics = statistics_of(ring.socket.as_fd()).ok()?;
+            Some(RingCounters { interface: ring.interface.clone(), queue: ring.queue, statistics })
+        };
+        Self { drops, rings: facts.rings.iter().filter_map(counters).collect() }
     }
 }
 
@@ -73,6 +94,9 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
         );
     }
     backends(&mut families, status);
+    for ring in &extra.rings {
+        families.ring(ring);
+    }
     // Writing to a String cannot fail, and no family is empty.
     TextEncoder::new().encode_to_string(&families.0).unwrap_or_default().into_bytes()
 }
@@ -208,6 +232,24 @@ impl Families {
         let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
         let info = [labels[0], labels[1], labels[2], ("endpoint", endpoint.as_str()), ("path", &peer.path)];
         self.add("wireguard_peer_info", "Constant 1, labelled with what the peer is.", MetricType::GAUGE, &info, 1.0);
+    }
+
+    fn ring(&mut self, ring: &RingCounters) {
+        let queue = ring.queue.to_string();
+        let labels = [("interface", ring.interface.as_str()), ("queue", &queue)];
+        let statistics = &ring.statistics;
+        let counters = [
+            ("rx_dropped", "Packets dropped by the kernel for want of anything else.", statistics.rx_dropped),
+            ("rx_ring_full", "Packets dropped as the receive ring was full.", statistics.rx_ring_full),
+            ("rx_fill_ring_empty", "Times the fill ring was found empty.", statistics.rx_fill_ring_empty_descs),
+            ("tx_ring_empty", "Times the transmit ring was found empty.", statistics.tx_ring_empty_descs),
+            ("rx_invalid_descriptors", "Descriptors of the fill ring refused.", statistics.rx_invalid_descs),
+            ("tx_invalid_descriptors", "Descriptors of the transmit ring refused.", statistics.tx_invalid_descs),
+        ];
+        for (name, help, value) in counters {
+            let family = format!("landbridge_xsk_{name}_total");
+            self.add(&family, help, MetricType::COUNTER, &labels, value as f64);
+        }
     }
 
     fn lane(&mut self, lane: usize, name: &str, value: u64) {
@@ -350,13 +392,22 @@ mod tests {
 
     #[test]
     fn the_text_has_the_fields_names_with_help_and_type_before_their_series() {
-        let text = String::from_utf8(text(&status(), &Extra { drops: vec![("replayed", 5)] })).expect("text");
+        let extra = Extra {
+            drops: vec![("replayed", 5)],
+            rings: vec![RingCounters {
+                interface: "eth1".to_owned(),
+                queue: 3,
+                statistics: XskStatistics { rx_ring_full: 8, ..XskStatistics::default() },
+            }],
+        };
+        let text = String::from_utf8(text(&status(), &extra)).expect("text");
         for line in [
             "# TYPE wireguard_peer_receive_bytes_total counter",
             "wireguard_peer_receive_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 10",
             "wireguard_peer_transmit_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 20",
             "wireguard_peer_last_handshake_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1700000000",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
+            "landbridge_xsk_rx_ring_full_total{interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",
             "landbridge_lane_wan_socket_rx_packets_total{lane=\"0\"} 3",
             "# TYPE landbridge_lane_frames_free gauge",

@@ -1,5 +1,6 @@
 //! What a gateway tells of itself: gathered once, for the status socket and for Prometheus alike.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
@@ -22,6 +23,19 @@ pub struct Facts {
     pub lan: LanStatus,
     /// Every lane's core and counters.
     pub lanes: Vec<(Option<usize>, Arc<LaneStats>)>,
+    /// Every wan queue with rings, for the kernel's statistics of it.
+    pub rings: Vec<Ring>,
+}
+
+/// A wan queue with rings.
+#[derive(Debug)]
+pub struct Ring {
+    /// Name of its interface.
+    pub interface: String,
+    /// The queue.
+    pub queue: u32,
+    /// A second descriptor of its socket.
+    pub socket: OwnedFd,
 }
 
 /// Gathers the status of a gateway.

@@ -214,16 +214,7 @@ impl Xsk {
     /// # Errors
     /// What getsockopt said.
     pub fn statistics(&self) -> io::Result<XskStatistics> {
-        let kernel: libc::xdp_statistics = sys::xdp_option(self.rings.fd.as_fd(), libc::XDP_STATISTICS)
-            .map_err(|e| error::at("read the statistics of an AF_XDP socket", e))?;
-        Ok(XskStatistics {
-            rx_dropped: kernel.rx_dropped,
-            rx_invalid_descs: kernel.rx_invalid_descs,
-            tx_invalid_descs: kernel.tx_invalid_descs,
-            rx_ring_full: kernel.rx_ring_full,
-            rx_fill_ring_empty_descs: kernel.rx_fill_ring_empty_descs,
-            tx_ring_empty_descs: kernel.tx_ring_empty_descs,
-        })
+        statistics_of(self.rings.fd.as_fd())
     }
 
     /// Closes the socket and brings every frame it held home. Waits a little for what is being sent (at most 100 ms), and
@@ -354,6 +345,23 @@ impl Drop for Xsk {
         // The number is free again only after its frames were recovered.
         live.retain(|socket| socket.number != self.number);
     }
+}
+
+/// [`Xsk::statistics`] by a second descriptor of the socket, for those who do not own its rings.
+///
+/// # Errors
+/// What getsockopt said.
+pub fn statistics_of(socket: BorrowedFd<'_>) -> io::Result<XskStatistics> {
+    let kernel: libc::xdp_statistics = sys::xdp_option(socket, libc::XDP_STATISTICS)
+        .map_err(|e| error::at("read the statistics of an AF_XDP socket", e))?;
+    Ok(XskStatistics {
+        rx_dropped: kernel.rx_dropped,
+        rx_invalid_descs: kernel.rx_invalid_descs,
+        tx_invalid_descs: kernel.tx_invalid_descs,
+        rx_ring_full: kernel.rx_ring_full,
+        rx_fill_ring_empty_descs: kernel.rx_fill_ring_empty_descs,
+        tx_ring_empty_descs: kernel.tx_ring_empty_descs,
+    })
 }
 
 impl AsFd for Xsk {
