@@ -181,13 +181,23 @@ impl Gateway {
         let rings = choice.rings(settings);
         let lane_count = settings.lanes.unwrap_or_else(|| cpus().len().min(LANES_MAX)).max(1);
         // Lanes beyond the queues of the wan have no I/O: they steal.
-        let busy = if rings.is_empty() { lane_count } else { lane_count.min(rings.len()) };
+        let mut busy = if rings.is_empty() { lane_count } else { lane_count.min(rings.len()) };
+        if options.tun_fd.is_some() {
+            // A descriptor handed over is one queue of the tunnel interface, and every lane with I/O needs one.
+            busy = 1;
+        }
+        let made_here = options.tun_fd.is_none();
         let sockets = Sockets::open(settings.listen_port, busy, fwmark)?;
         let lane_sockets =
             sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
         let tun = open_tun(settings, options, busy)?;
         let tunnel = Tunnel::new(tun.queues[0].try_clone()?).context("cannot follow the tunnel interface")?;
         let mtu = settings.mtu.unwrap_or_else(|| routing::tunnel_mtu(way_mtu(settings, &mut netlink, fwmark)));
+        if made_here {
+            // Packets of another MTU than the lanes know must not come in the meantime; others may change it later.
+            let if_index = tunnel.if_index;
+            netlink.set_mtu(if_index, mtu).with_context(|| format!("cannot set the MTU of {name} to {mtu}"))?;
+        }
         let published: Published = Arc::new(ArcSwap::from_pointee(Tables::new(mtu)));
         let steer =
             if rings.is_empty() { None } else { Some(Steer::load().context("the XDP program cannot be loaded")?) };
@@ -239,10 +249,9 @@ impl Gateway {
         self.serve_clients(settings)?;
         self.attach(settings)?;
         if options.mode == RunMode::Up {
-            let mtu = self.control.driver().mtu();
             let tunnel = self.control.tunnel();
             let if_index = tunnel.if_index;
-            Routing::bring_up(&mut tunnel.netlink, settings, if_index, mtu)?;
+            Routing::bring_up(&mut tunnel.netlink, settings, if_index)?;
             self.routing.add(&mut tunnel.netlink, settings, if_index, self.plan)?;
             self.dns = Dns::set(&settings.dns, &settings.interface);
             // An endpoint may lie within our own routes from here on.

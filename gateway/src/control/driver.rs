@@ -164,6 +164,22 @@ impl<N: Network> Driver<N> {
         self.stale.extend(self.peers.iter().filter(|(_, state)| state.endpoint.is_some()).map(|(id, _)| *id));
     }
 
+    /// Neighbours may have changed: only paths whose next hop has another Ethernet address than they use are doubted, as
+    /// the kernel tells of every state that any neighbour passes through.
+    pub fn doubt_next_hops(&mut self) {
+        let mut resolved = BTreeMap::new();
+        let Self { peers, network, stale, .. } = self;
+        for (id, state) in peers.iter() {
+            let Some(way) = &state.way else { continue };
+            let Some(hop) = way.next_hop else { continue };
+            let mac = *resolved.entry(hop).or_insert_with(|| network.neighbour(hop.0, hop.1));
+            let wire = way.path.as_ref().and_then(|path| path.wire.as_ref());
+            if mac.as_ref().map(|mac| &mac[..]) != wire.and_then(|wire| wire.ethernet.get(..6)) {
+                stale.insert(*id);
+            }
+        }
+    }
+
     /// Whether paths wait to be found again.
     #[must_use]
     pub fn has_doubts(&self) -> bool {

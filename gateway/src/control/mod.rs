@@ -304,7 +304,11 @@ impl Control {
         if news.addresses {
             self.steer_addresses();
         }
-        self.driver.doubt_paths();
+        if news.links || news.addresses || news.routes {
+            self.driver.doubt_paths();
+        } else {
+            self.driver.doubt_next_hops();
+        }
     }
 
     /// Tells the steering program which addresses are ours.

@@ -82,9 +82,8 @@ impl Routing {
     ///
     /// # Errors
     /// The address that was refused, and why.
-    pub fn bring_up(netlink: &mut Netlink, settings: &Settings, if_index: u32, mtu: u32) -> anyhow::Result<()> {
+    pub fn bring_up(netlink: &mut Netlink, settings: &Settings, if_index: u32) -> anyhow::Result<()> {
         let name = &settings.interface;
-        netlink.set_mtu(if_index, mtu).with_context(|| format!("cannot set the MTU of {name} to {mtu}"))?;
         for net in &settings.addresses {
             netlink.add_address(if_index, *net).with_context(|| format!("cannot give {name} the address {net}"))?;
         }
