@@ -328,3 +328,33 @@ fn wg_quick_brings_a_tunnel_up_and_down() {
     let name = &left.interface;
     assert_eq!(std::fs::read_to_string(&hook).expect("the hooks ran"), format!("up {name}\ndown {name}\n"));
 }
+
+#[test]
+fn up_takes_a_configuration_of_wg_quick_as_it_is() {
+    let Some(lab) = Lab::open() else { return };
+    let sites = Sites::build(&lab);
+    let (mut left, mut right) = sites.gateways(&lab, Program::Up(Wan::Udp), Program::Up(Wan::Udp), Outside::V4);
+    right.start();
+    let hook = lab.directory().join("hook");
+    left.peers[0].allowed_ips.push("192.168.60.0/24".to_owned());
+    let interface = format!(
+        "[Interface]\nAddress = {}\nMTU = 1380\nTable = 77\nPreUp = echo pre-up %i >> {hook}\nPostUp = echo up %i >> {hook}\n\
+         PreDown = echo down %i >> {hook}\nPostDown = echo post-down %i >> {hook}\n",
+        left.addresses.join(", "),
+        hook = hook.display(),
+    );
+    let file = lab.file(&format!("{}.conf", left.interface), &left.wg_text().replacen("[Interface]\n", &interface, 1));
+    let program = crate::lab::landbridge();
+    let process = sites.a.spawn(&program, &["up", "--wan", "udp", file.to_str().expect("text")], &[]);
+    eventually("the last hook of the start", SOON, || {
+        std::fs::read_to_string(&hook).ok().filter(|text| text.contains("\nup ")).map(drop)
+    });
+    assert!(sites.a.ip("route show table 77").contains("192.168.60.0/24"));
+    assert!(!sites.a.ip("route show").contains("192.168.60.0/24"));
+    let echo = Echo::start(&sites.b, tunnel_v4(2));
+    assert!(udp_sizes(&sites.a, &echo, [1, 100, 1352]) <= 3);
+    assert!(process.terminate(SOON).success(), "{}", process.output());
+    let name = &left.interface;
+    let expected = format!("pre-up {name}\nup {name}\ndown {name}\npost-down {name}\n");
+    assert_eq!(std::fs::read_to_string(&hook).expect("the hooks ran"), expected);
+}

@@ -94,6 +94,8 @@ pub(crate) struct Gateway {
     pub(crate) mtu: u32,
     /// The interface that AF_XDP binds to.
     pub(crate) wan_interface: String,
+    /// The user that Landbridge becomes after its start.
+    pub(crate) user: Option<String>,
     /// Lines for Landbridge's configuration file, before its peers.
     pub(crate) extra: String,
     /// The others.
@@ -138,6 +140,7 @@ impl Gateway {
             addresses: Vec::new(),
             mtu: 1420,
             wan_interface: "wan0".to_owned(),
+            user: None,
             extra: String::new(),
             peers: Vec::new(),
             directory: lab.directory().to_owned(),
@@ -308,6 +311,9 @@ impl Gateway {
             list(&self.addresses),
             self.mtu,
         );
+        if let Some(user) = &self.user {
+            let _ = writeln!(text, "user = \"{user}\"");
+        }
         let _ = writeln!(text, "\n[wan]\nbackend = \"{}\"", backend(wan));
         if wan == Wan::Xdp {
             let _ = writeln!(text, "interfaces = [\"{}\"]", self.wan_interface);

@@ -32,7 +32,8 @@ pub(crate) struct Process {
 pub(crate) struct Usage {
     /// Time on the CPU, user and system.
     pub(crate) cpu: Duration,
-    /// Resident memory in bytes.
+    /// Resident memory in bytes, without the pages of the program's own file: those of a build for tests are several times
+    /// those of the real one.
     pub(crate) resident: u64,
 }
 
@@ -65,6 +66,14 @@ impl Process {
     /// What it printed, standard output and standard error.
     pub(crate) fn output(&self) -> String {
         std::fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The user it runs as.
+    #[track_caller]
+    pub(crate) fn user(&self) -> u32 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a running program");
+        let users = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("a line of users");
+        users.split_whitespace().nth(1).and_then(|user| user.parse().ok()).expect("the effective user")
     }
 
     /// How it ended; `None` while it runs.
@@ -110,10 +119,13 @@ impl Process {
         let number = |index: usize| fields[index].parse::<u64>().expect("a number in /proc/PID/stat");
         let ticks = number(11) + number(12);
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a running program");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a VmRSS line");
-        let kilobytes: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes");
+        let kilobytes = |key: &str| -> u64 {
+            let value = status.lines().find_map(|line| line.strip_prefix(key)).expect("a line of /proc/PID/status");
+            value.trim().trim_end_matches(" kB").parse().expect("a number of kilobytes")
+        };
+        let resident = (kilobytes("RssAnon:") + kilobytes("RssShmem:")) * 1024;
         // The kernel counts for user space in hundredths of a second.
-        Usage { cpu: Duration::from_millis(ticks * 10), resident: kilobytes * 1024 }
+        Usage { cpu: Duration::from_millis(ticks * 10), resident }
     }
 
     /// Prints the end of its output.
