@@ -27,8 +27,9 @@ pub mod wan;
 mod configure;
 mod serve;
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -61,6 +62,8 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_secs(5);
 /// How often next hops of paths in use are kept fresh.
 const REFRESH: Duration = Duration::from_secs(10);
+/// How long after a change of our addresses the peers are told.
+const ANNOUNCE: Duration = Duration::from_millis(250);
 /// Questions that wait.
 const QUERIES: usize = 32;
 
@@ -123,6 +126,10 @@ pub struct Control {
     tick_due: Instant,
     tunnel_due: Instant,
     refresh_due: Instant,
+    /// Our addresses as last read.
+    addresses: BTreeSet<IpAddr>,
+    /// When the peers are told of a change of them.
+    announce_due: Option<Instant>,
     active: bool,
     /// More of something waits than one round takes.
     more: bool,
@@ -159,6 +166,8 @@ impl Control {
             tick_due: now,
             tunnel_due: now,
             refresh_due: now + REFRESH,
+            addresses: BTreeSet::new(),
+            announce_due: None,
             active: false,
             more: false,
         })
@@ -228,7 +237,10 @@ impl Control {
             return Instant::now();
         }
         let due = self.tick_due.min(self.tunnel_due).min(self.refresh_due);
-        [self.news_due, self.driver.endpoint.poll_timeout()].into_iter().flatten().fold(due, Instant::min)
+        [self.news_due, self.announce_due, self.driver.endpoint.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .fold(due, Instant::min)
     }
 
     fn hear_lanes(&mut self) -> Option<End> {
@@ -261,6 +273,10 @@ impl Control {
             && let Some(end) = self.look_at_tunnel(now)
         {
             return Some(end);
+        }
+        if self.announce_due.is_some_and(|due| due <= now) {
+            self.announce_due = None;
+            self.driver.endpoint.announce(now);
         }
         if self.refresh_due <= now {
             self.refresh_due = now + REFRESH;
@@ -311,14 +327,24 @@ impl Control {
         }
     }
 
-    /// Tells the steering program which addresses are ours.
+    /// Reads which addresses are ours, and tells the steering program. When they changed the peers are told where we are,
+    /// a moment later, as new addresses need one before they can be sent from.
     pub fn steer_addresses(&mut self) {
+        let found = match self.driver.network.netlink.addresses() {
+            Ok(found) => found.into_iter().map(|address| address.address).collect::<BTreeSet<_>>(),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the addresses of this host");
+                return;
+            }
+        };
+        if found == self.addresses {
+            return;
+        }
+        self.addresses = found;
+        self.announce_due = Some(Instant::now() + ANNOUNCE);
         let Some(steer) = &mut self.driver.steer else { return };
-        let result = self.driver.network.netlink.addresses().map_err(anyhow::Error::from).and_then(|addresses| {
-            let addresses: Vec<_> = addresses.into_iter().map(|address| address.address).collect();
-            Ok(steer.set_addresses(&addresses)?)
-        });
-        if let Err(error) = result {
+        let addresses: Vec<_> = self.addresses.iter().copied().collect();
+        if let Err(error) = steer.set_addresses(&addresses) {
             tracing::warn!("packets to some of our addresses will come by the kernel's socket: {error:#}");
         }
     }
