@@ -24,8 +24,12 @@ pub(in crate::demo) const PAYLOAD: usize = 1300;
 const STEP: usize = 16;
 /// How long packets may be on their way when the last was sent.
 const GRACE: Duration = Duration::from_millis(250);
-/// The loss that a rate may have to count as carried, of one.
-const TOLERANCE: f64 = 0.001;
+/// The loss that a rate may have to count as carried, of one: that of the partial drop rate of MLRsearch.
+const TOLERANCE: f64 = 0.005;
+/// Room for what arrives while the receiver waits for its turn.
+const RECEIVE_BUFFER: usize = 32 << 20;
+/// A loss beyond this is no hiccup.
+const AGAIN: f64 = 0.2;
 const RATE_FIRST: f64 = 20_000.0;
 const RATE_MIN: f64 = 500.0;
 const RATE_MAX: f64 = 4_000_000.0;
@@ -66,7 +70,11 @@ pub(in crate::demo) fn search(
     let mut rate = RATE_FIRST;
     loop {
         progress(rate);
-        let figures = trial(path, rate, TRIAL, stop)?;
+        let mut figures = trial(path, rate, TRIAL, stop)?;
+        if figures.loss() > TOLERANCE && figures.loss() < AGAIN && Instant::now() < end {
+            // One hiccup of the machine is not the edge.
+            figures = trial(path, rate, TRIAL, stop)?;
+        }
         // A sender that cannot keep up has found an edge too: its own.
         let offered = figures.sent as f64 / figures.window.as_secs_f64();
         carried = carried.max(figures.rate());
@@ -146,7 +154,10 @@ fn send(target: SocketAddr, rate: f64, duration: Duration, stop: &Stop) -> anyho
 fn receive(socket: &UdpSocket, end: &AtomicBool) -> anyhow::Result<u64> {
     let state = UdpSocketState::new(socket.into())?;
     socket.set_nonblocking(false)?;
-    drop(state.set_recv_buffer_size(socket.into(), 16 << 20));
+    // What the tunnel delivered is not to be lost for want of a turn on a busy core; the demo has the right to exceed the
+    // limit of ordinary programs.
+    rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BUFFER)
+        .context("the receiver's buffer cannot be enlarged")?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
     let mut buffers = vec![vec![0_u8; 65_536]; BATCH_SIZE];
     let mut meta = vec![RecvMeta::default(); BATCH_SIZE];
