@@ -25,7 +25,7 @@ pub(crate) use namespace::Namespace;
 pub(crate) use process::Process;
 pub(crate) use topology::{PORT, Sites, tunnel_v4, tunnel_v6};
 pub(crate) use traffic::{Echo, Flow, shout, tcp_exchange, udp_sizes};
-pub(crate) use wire::{Datagram, capture_data, inject};
+pub(crate) use wire::{Datagram, capture_data, inject, transmit};
 
 /// What the names of all namespaces begin with; the number of the process that made them follows.
 const PREFIX: &str = "lbtest";

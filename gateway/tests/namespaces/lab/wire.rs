@@ -7,6 +7,7 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
+use landbridge_xsk::{Burst, Memory, MemoryConfig, Xsk, XskConfig};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Namespace;
@@ -29,6 +30,8 @@ pub(crate) struct Datagram {
     pub(crate) options: Vec<u8>,
     /// What is added to the true length in the UDP header.
     pub(crate) lie: u16,
+    /// The whole frame, where it was seen and not made.
+    pub(crate) frame: Vec<u8>,
     /// What it carries.
     pub(crate) payload: Vec<u8>,
 }
@@ -67,6 +70,7 @@ fn parse(frame: &[u8]) -> Option<Datagram> {
         to: SocketAddrV4::new(address(30), word(36)),
         options: Vec::new(),
         lie: 0,
+        frame: frame.to_vec(),
         payload,
     })
 }
@@ -82,6 +86,34 @@ pub(crate) fn inject(net: &Namespace, datagrams: Vec<Datagram>) {
         Ok(())
     });
     sent.unwrap_or_else(|error| panic!("raw packets cannot be sent: {error}"));
+}
+
+/// Puts a frame onto a link, byte for byte, through a ring.
+#[track_caller]
+pub(crate) fn transmit(namespace: &Namespace, interface: &'static str, bytes: Vec<u8>) {
+    let sent = namespace.inside(move || -> std::io::Result<()> {
+        let memory = MemoryConfig { frames: 64, frame_size: 4096, jumbo_frames: 0, huge_pages: false };
+        let (memory, mut pool) = Memory::new(memory)?;
+        let config = XskConfig {
+            if_index: nix::net::if_::if_nametoindex(interface)?,
+            queue: 0,
+            rx_ring: 16,
+            tx_ring: 16,
+            fill_ring: 16,
+            copy: true,
+            busy_poll: None,
+        };
+        let mut socket = Xsk::open(&config, &memory)?;
+        let mut frame = pool.take().expect("a free frame");
+        frame.append(bytes.len()).expect("room for a frame of Ethernet").copy_from_slice(&bytes);
+        let mut burst = Burst::new();
+        burst.push(frame);
+        socket.transmit(&mut pool, &mut burst);
+        socket.flush(&mut pool)?;
+        socket.close(&mut pool);
+        Ok(())
+    });
+    sent.unwrap_or_else(|error| panic!("a raw frame cannot be sent: {error}"));
 }
 
 impl Datagram {
