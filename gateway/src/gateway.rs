@@ -11,44 +11,34 @@
 //! Enters: [`Settings`] and [`RunOptions`]. Leaves: a running gateway, until a signal, the end of its
 //! interface or of its UAPI socket. Never does: touch a packet or decide about the protocol.
 
+mod open;
+
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use landbridge_proto::Endpoint;
-use landbridge_xsk::{Tun, TunConfig, TunQueue, XskConfig};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::control::driver::{Driver, End};
 use crate::control::hooks::{self, Dns};
 use crate::control::kernel::Kernel;
-use crate::control::listeners::{Listener, uapi_path};
+use crate::control::listeners::Listener;
 use crate::control::netlink::Netlink;
 use crate::control::paths::Ground;
-use crate::control::report::{Facts, Ring};
 use crate::control::routing::{self, Plan, Routing};
-use crate::control::sockets::Sockets;
-use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
-use crate::control::{self, Control, Parts, privileges};
-use crate::datapath::lanes::{self, LaneConfig, Lanes, Offloads};
+use crate::control::{self, Control, Parts, crypto, privileges};
+use crate::datapath::lanes::{self, Lanes, Offloads};
 use crate::datapath::report::Waker;
 use crate::datapath::tables::{Published, Tables};
 use crate::settings::{Origin, Settings};
-use crate::status::{self, LanStatus, WanInterfaceStatus, WanStatus};
+use crate::status::WanInterfaceStatus;
 use crate::steer::Steer;
-
-/// Lanes unless configured: more than this many seldom pay.
-const LANES_MAX: usize = 8;
-/// Small frames of each lane unless configured.
-const FRAMES: u32 = 8192;
-/// Frames of each lane for packets that no small one holds.
-const JUMBO_FRAMES: u32 = 128;
-/// Tunnel MTUs beyond this do not fit frames of 2048 bytes behind their headroom.
-const SMALL_MTU_MAX: u32 = 1800;
+use open::{Claims, Opened};
 
 /// Who configures the gateway, and what ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,50 +150,23 @@ type UapiListener = Option<tokio::net::UnixListener>;
 impl Gateway {
     /// Everything up to the control task; nothing is taken from the kernel yet.
     fn start(settings: &Settings, options: &mut RunOptions) -> anyhow::Result<Self> {
-        let name = settings.interface.as_str();
         let mut netlink = Netlink::new().context("cannot speak rtnetlink")?;
-        if options.tun_fd.is_none() && netlink.link_by_name(name).is_ok() {
-            bail!(
-                "interface {name} exists already: another gateway or program has it, choose another name or end that program"
-            );
-        }
-        let status = Listener::bind(&status::socket_path(name))?;
-        let uapi = match options.uapi_fd.take() {
-            Some(fd) => Listener::inherit(fd, &uapi_path(name)).context("the UAPI socket handed over (WG_UAPI_FD)")?,
-            None => Listener::bind(&uapi_path(name))?,
-        };
+        let Claims { status, uapi } = Claims::stake(&settings.interface, options, &mut netlink)?;
+        let crypto = crypto::choose(settings.crypto)?;
         let plan = match options.mode {
             RunMode::Up => routing::plan(settings, &mut netlink).context("cannot read the routes of this host")?,
             RunMode::Wg => Plan { table: None, own: None },
         };
         let fwmark = settings.fwmark.filter(|mark| *mark != 0).or(plan.own.map(|own| own.mark));
         let choice = wan::choose(settings, &mut netlink)?;
-        let rings = choice.rings(settings);
-        let lane_count = settings.lanes.unwrap_or_else(|| cpus().len().min(LANES_MAX)).max(1);
-        // Lanes beyond the queues of the wan have no I/O: they steal.
-        let mut busy = if rings.is_empty() { lane_count } else { lane_count.min(rings.len()) };
-        if options.tun_fd.is_some() {
-            // A descriptor handed over is one queue of the tunnel interface, and every lane with I/O needs one.
-            busy = 1;
-        }
-        let made_here = options.tun_fd.is_none();
-        let sockets = Sockets::open(settings.listen_port, busy, fwmark)?;
-        let lane_sockets =
-            sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
-        let tun = open_tun(settings, options, busy)?;
-        let tunnel = Tunnel::new(tun.queues[0].try_clone()?).context("cannot follow the tunnel interface")?;
-        let mtu = settings.mtu.unwrap_or_else(|| routing::tunnel_mtu(way_mtu(settings, &mut netlink, fwmark)));
-        if made_here {
-            // Packets of another MTU than the lanes know must not come in the meantime; others may change it later.
-            let if_index = tunnel.if_index;
-            netlink.set_mtu(if_index, mtu).with_context(|| format!("cannot set the MTU of {name} to {mtu}"))?;
-        }
-        let published: Published = Arc::new(ArcSwap::from_pointee(Tables::new(mtu)));
-        let steer =
-            if rings.is_empty() { None } else { Some(Steer::load().context("the XDP program cannot be loaded")?) };
-        let lan = lan_status(&tun, busy);
+        let Opened { sockets, lane_sockets, tun, tunnel, mtu, crew } =
+            Opened::open(settings, options, &choice, fwmark, &mut netlink)?;
+        let steer = (!choice.interfaces.is_empty()).then(Steer::load).transpose()?;
+        let lan = open::lan_status(&tun, crew.busy);
         let offloads = Offloads { tso: tun.tso, uso: tun.uso };
-        let configs = lane_configs(settings, lane_count, mtu, rings, sockets.lanes, tun.queues, offloads);
+        let rings = choice.rings(settings);
+        let configs = open::lane_configs(settings, &crew, mtu, rings, sockets.lanes, tun.queues, offloads);
+        let published: Published = Arc::new(ArcSwap::from_pointee(Tables::new(mtu)));
         let waker = Waker::new().context("cannot make an eventfd")?;
         let lanes = lanes::start(configs, Arc::clone(&published), waker.clone())?;
         let ground = Ground {
@@ -216,21 +179,10 @@ impl Gateway {
         let mut driver = Driver::new(endpoint, kernel, ground, sockets.control, published);
         driver.set_lanes(lanes.handles().iter().map(|handle| handle.link.clone()).collect());
         driver.steer = steer;
-        let facts = Facts {
-            started: Instant::now(),
-            wan: WanStatus {
-                backend: choice.backend().to_owned(),
-                reason: choice.reason.clone(),
-                interfaces: Vec::new(),
-            },
-            lan,
-            lanes: lanes.handles().iter().map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect(),
-            rings: rings_of(&lanes, &choice)?,
-        };
         let listener = uapi.for_runtime().context("cannot serve the UAPI socket")?;
         let parts = Parts {
             driver,
-            facts,
+            facts: open::facts(&choice, lan, crypto, &lanes)?,
             tunnel,
             waker,
             lane_sockets,
@@ -261,12 +213,15 @@ impl Gateway {
         if let Some(user) = &settings.user {
             privileges::become_user(user)?;
         }
+        let crypto = self.control.facts().crypto.clone();
         let driver = self.control.driver();
         tracing::info!(
             interface = settings.interface,
             port = driver.socket.port(),
             wan = self.choice.backend(),
             why = self.choice.reason,
+            crypto = crypto.engine,
+            crypto_why = crypto.reason,
             lanes = driver.lanes().len(),
             origin = options.origin.as_ref().map(|origin| origin.0.display().to_string()),
             "ready"
@@ -285,8 +240,9 @@ impl Gateway {
         let listener = self.status.for_runtime().context("cannot serve the status socket")?;
         tokio_uring::spawn(control::status_server(listener, asker.clone()));
         if let Some(address) = settings.metrics {
-            let listener = tokio_uring::net::TcpListener::bind(address)
-                .with_context(|| format!("metrics: cannot listen on {address}"))?;
+            let listener = tokio_uring::net::TcpListener::bind(address).with_context(|| {
+                format!("metrics: cannot listen on {address}: choose another address, or end the program that has it")
+            })?;
             tokio_uring::spawn(control::metrics::serve(listener, asker));
         }
         Ok(())
@@ -345,87 +301,4 @@ impl Gateway {
             hooks::run_all("PostDown", &settings.hooks.post_down, &settings.interface);
         }
     }
-}
-
-fn open_tun(settings: &Settings, options: &mut RunOptions, queues: usize) -> anyhow::Result<Tun> {
-    if let Some(fd) = options.tun_fd.take() {
-        return Tun::from_fd(fd).context("the TUN descriptor handed over (WG_TUN_FD)");
-    }
-    let config = TunConfig { name: settings.interface.clone(), queues, offloads: settings.lan.offloads };
-    Tun::create(&config).with_context(|| {
-        format!("cannot make the tunnel interface {}: CAP_NET_ADMIN and /dev/net/tun are needed", settings.interface)
-    })
-}
-
-fn lan_status(tun: &Tun, queues: usize) -> LanStatus {
-    LanStatus {
-        backend: "tun".to_owned(),
-        reason: "a TUN interface serves this host and what it forwards".to_owned(),
-        tso: tun.tso,
-        uso: tun.uso,
-        queues: tun.queues.len().min(queues),
-    }
-}
-
-/// What each lane owns: queues of the wan in turn, a socket and a queue of the tunnel interface as long as there are any.
-fn lane_configs(
-    settings: &Settings,
-    count: usize,
-    mtu: u32,
-    rings: Vec<XskConfig>,
-    sockets: Vec<std::net::UdpSocket>,
-    queues: Vec<TunQueue>,
-    offloads: Offloads,
-) -> Vec<LaneConfig> {
-    let cpus = cpus();
-    let busy = sockets.len();
-    let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
-    let mut configs: Vec<_> = (0..count)
-        .map(|lane| LaneConfig {
-            cpu: (!cpus.is_empty()).then(|| cpus[lane % cpus.len()]),
-            frames: if settings.frames_per_lane == 0 { FRAMES } else { settings.frames_per_lane },
-            frame_size: if mtu > SMALL_MTU_MAX { 4096 } else { 2048 },
-            jumbo_frames: JUMBO_FRAMES,
-            huge_pages: true,
-            rings: Vec::new(),
-            socket: sockets.next(),
-            lan: queues.next(),
-            offloads,
-        })
-        .collect();
-    for (place, ring) in rings.into_iter().enumerate() {
-        configs[place % busy.max(1)].rings.push(ring);
-    }
-    configs
-}
-
-/// Every wan queue with rings, by a second descriptor of its socket.
-fn rings_of(lanes: &Lanes, choice: &Choice) -> std::io::Result<Vec<Ring>> {
-    let rings = lanes.handles().iter().flat_map(|handle| &handle.rings);
-    rings
-        .map(|ring| {
-            let interface = choice.interfaces.iter().find(|interface| interface.index == ring.if_index);
-            let interface = interface.map(|interface| interface.name.clone()).unwrap_or_default();
-            Ok(Ring { interface, queue: ring.queue, socket: ring.fd.try_clone()? })
-        })
-        .collect()
-}
-
-/// The cores that this process may use.
-fn cpus() -> Vec<usize> {
-    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
-    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
-}
-
-/// The smallest MTU on the ways to the endpoints whose addresses are known.
-fn way_mtu(settings: &Settings, netlink: &mut Netlink, mark: Option<u32>) -> Option<u32> {
-    let addresses = settings.peers.iter().filter_map(|peer| peer.endpoint.as_ref()?.host.parse().ok());
-    addresses
-        .filter_map(|destination| {
-            let query = control::netlink::routes::RouteQuery { destination, source: None, mark, if_index: None };
-            let route = netlink.route(&query).ok()?;
-            let link = netlink.link(route.if_index).ok()?;
-            Some(route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
-        })
-        .min()
 }

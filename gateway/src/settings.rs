@@ -66,6 +66,8 @@ pub struct Settings {
     pub lan: Lan,
     /// How many lanes; `None` picks by cores and queues.
     pub lanes: Option<usize>,
+    /// What seals and opens packets.
+    pub crypto: Crypto,
     /// Small frames of packet memory per lane.
     pub frames_per_lane: u32,
     /// Where Prometheus scrapes.
@@ -115,6 +117,18 @@ pub enum XdpMode {
     Native,
     /// In the kernel's stack.
     Generic,
+}
+
+/// What seals and opens packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Crypto {
+    /// The fastest that works on this CPU.
+    #[default]
+    Auto,
+    /// `ring`, packet by packet.
+    Ring,
+    /// Several packets at once, in the lanes of wide registers.
+    Multibuffer,
 }
 
 /// The lan side.

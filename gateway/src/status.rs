@@ -57,6 +57,8 @@ pub struct Status {
     pub wan: WanStatus,
     /// What the lan side bound.
     pub lan: LanStatus,
+    /// What seals and opens packets.
+    pub crypto: CryptoStatus,
     /// Every lane.
     pub lanes: Vec<LaneStatus>,
     /// Counters of the XDP program by verdict; empty without XDP.
@@ -106,6 +108,15 @@ pub struct LanStatus {
     pub uso: bool,
     /// Queues.
     pub queues: usize,
+}
+
+/// What seals and opens packets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CryptoStatus {
+    /// The engine: `ring`, `avx512`.
+    pub engine: String,
+    /// Why that one.
+    pub reason: String,
 }
 
 /// One lane.

@@ -76,7 +76,7 @@ impl Engine {
         }
     }
 
-    /// Its name in the configuration, in `status` and in metrics.
+    /// Its name in `status` and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {

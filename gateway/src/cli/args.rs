@@ -9,7 +9,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
 use crate::config::values;
-use crate::settings::{LanBackend, WanBackend, XdpMode};
+use crate::settings::{Crypto, LanBackend, WanBackend, XdpMode};
 
 /// A WireGuard site-to-site gateway that moves packets past the kernel's network stack.
 #[derive(Debug, Parser)]
@@ -80,6 +80,9 @@ pub struct Demo {
     /// Lanes of each gateway; by cores and queues when left out
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: Option<u16>,
+    /// What seals and opens packets: auto, ring or multibuffer
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = parser(values::crypto))]
+    pub crypto: Crypto,
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -149,6 +152,9 @@ pub struct Backends {
     /// How many lanes
     #[arg(long, value_name = "N", env = "LANDBRIDGE_LANES", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub lanes: Option<u16>,
+    /// What seals and opens packets: auto, ring or multibuffer
+    #[arg(long, value_name = "ENGINE", env = "LANDBRIDGE_CRYPTO", value_parser = parser(values::crypto))]
+    pub crypto: Option<Crypto>,
     /// Where Prometheus scrapes, such as 127.0.0.1:9586
     #[arg(long, value_name = "ADDRESS:PORT", env = "LANDBRIDGE_METRICS")]
     pub metrics: Option<SocketAddr>,
@@ -202,6 +208,7 @@ mod tests {
         for (words, expected) in [
             (["wg", "--wan", "dpdk", "wg0"], "\"auto\", \"xdp\" or \"udp\""),
             (["wg", "--lanes", "0", "wg0"], "1..=256"),
+            (["wg", "--crypto", "rot13", "wg0"], "\"auto\", \"ring\" or \"multibuffer\""),
             (["wg", "--lan", "xdp", "wg0"], "\"auto\" or \"tun\""),
             (["wg", "-f", "--copy", "a/b"], "an interface name"),
         ] {

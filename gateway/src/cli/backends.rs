@@ -26,6 +26,9 @@ pub(super) fn apply(backends: &Backends, settings: &mut Settings) {
     if let Some(lanes) = backends.lanes {
         settings.lanes = Some(usize::from(lanes));
     }
+    if let Some(crypto) = backends.crypto {
+        settings.crypto = crypto;
+    }
     if let Some(metrics) = backends.metrics {
         settings.metrics = Some(metrics);
     }

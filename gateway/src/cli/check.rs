@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::{args, output};
 use crate::config::{self, Format, Loaded, draft};
-use crate::settings::{LanBackend, Peer, RouteTable, Settings, WanBackend, XdpMode};
+use crate::settings::{Crypto, LanBackend, Peer, RouteTable, Settings, WanBackend, XdpMode};
 
 pub(super) fn run(args: &args::Check) -> anyhow::Result<()> {
     let loaded = config::load(&args.file)?;
@@ -67,6 +67,12 @@ fn summary(loaded: &Loaded, text: &mut String) {
     lines.push(("lan", lan(settings)));
     let lanes = settings.lanes.map_or_else(|| "by cores and queues".to_owned(), |lanes| lanes.to_string());
     lines.push(("lanes", format!("{lanes}, {} frames each", settings.frames_per_lane)));
+    let crypto = match settings.crypto {
+        Crypto::Auto => "auto (the fastest engine that works on this CPU)",
+        Crypto::Ring => "ring",
+        Crypto::Multibuffer => "multibuffer",
+    };
+    lines.push(("crypto", crypto.to_owned()));
     lines.push(("metrics", settings.metrics.map_or_else(|| "off".to_owned(), |at| format!("http://{at}/metrics"))));
     if let Some(user) = &settings.user {
         lines.push(("user", user.clone()));

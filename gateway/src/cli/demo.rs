@@ -18,6 +18,7 @@ pub(super) fn run(args: &args::Demo) -> anyhow::Result<ExitCode> {
         duration: Duration::from_secs(args.duration),
         streams: usize::from(args.streams),
         lanes: args.lanes,
+        crypto: args.crypto,
     };
     let report = match demo::run(&options) {
         Ok(report) => report,

@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
     match run(args.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("landbridge: {error:#}");
+            eprintln!("landbridge: {}", output::causes(&error));
             ExitCode::FAILURE
         }
     }

@@ -13,6 +13,17 @@ pub(crate) fn print(text: &str) -> io::Result<()> {
     }
 }
 
+/// An error with its causes, each said once: many errors of the system repeat their cause in their own words.
+pub(crate) fn causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// `1.50 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     scaled(count, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
@@ -44,6 +55,12 @@ pub(crate) fn seconds(total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_that_is_in_the_message_already_is_not_said_again() {
+        let error = anyhow::anyhow!("no such device").context("binding eth9: no such device (name another)");
+        assert_eq!(causes(&error.context("lane 0")), "lane 0: binding eth9: no such device (name another)");
+    }
 
     #[test]
     fn numbers_are_shown_in_units_that_a_person_reads() {

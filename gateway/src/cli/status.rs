@@ -103,6 +103,7 @@ fn page(status: &Status) -> String {
         (false, false) => "no offload",
     };
     line(2, "lan", format!("{} ({} queues, {offloads}): {}", lan.backend, lan.queues, lan.reason));
+    line(2, "crypto", format!("{}: {}", status.crypto.engine, status.crypto.reason));
     for lane in &status.lanes {
         line(2, &format!("lane {}", lane.lane), self::lane(lane));
     }

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 
-use super::{args, backends, descriptors, log, privileges};
+use super::{args, backends, descriptors, log, output, privileges};
 use crate::config::draft;
 use crate::gateway::{self, RunMode, RunOptions};
 
@@ -34,8 +34,9 @@ pub(super) fn run(args: &args::Wg) -> anyhow::Result<()> {
     rustix::process::setsid().context("a session of our own")?;
     log::start();
     serve(args, Box::new(|| answer(READY))).inspect_err(|error| {
-        tracing::error!("{error:#}");
-        answer(&format!("{error:#}\n"));
+        let said = output::causes(error);
+        tracing::error!("{said}");
+        answer(&format!("{said}\n"));
     })
 }
 

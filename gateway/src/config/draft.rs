@@ -12,7 +12,7 @@ use super::error::{Fault, Located, Place, Problem};
 use super::keys::{self, KeySource};
 use super::values;
 use crate::settings::{
-    EndpointName, Hooks, Lan, LanBackend, Peer, PublicKey, RouteTable, Settings, Wan, WanBackend, XdpMode,
+    Crypto, EndpointName, Hooks, Lan, LanBackend, Peer, PublicKey, RouteTable, Settings, Wan, WanBackend, XdpMode,
 };
 
 /// Entries of each AF_XDP ring when nothing is said.
@@ -49,6 +49,7 @@ pub struct Draft {
     pub lan_interfaces: Vec<String>,
     pub no_offloads: bool,
     pub lanes: Option<usize>,
+    pub crypto: Crypto,
     pub frames_per_lane: Option<Located<u32>>,
     pub metrics: Option<std::net::SocketAddr>,
     pub user: Option<String>,
@@ -112,6 +113,7 @@ impl Draft {
             wan,
             lan,
             lanes: self.lanes,
+            crypto: self.crypto,
             frames_per_lane,
             metrics: self.metrics,
             user: self.user.clone(),

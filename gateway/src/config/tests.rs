@@ -42,6 +42,21 @@ fn the_example_in_deploy_is_a_good_configuration() {
 }
 
 #[test]
+fn the_example_has_every_key_that_the_parser_knows() {
+    let text = include_str!("../../../deploy/landbridge.toml");
+    for (section, keys) in toml::SECTIONS {
+        let header = if *section == "peer" { "[[peer]]".to_owned() } else { format!("[{section}]") };
+        let lines: Vec<&str> =
+            text.lines().skip_while(|line| *line != header).skip(1).take_while(|line| !line.starts_with('[')).collect();
+        assert!(!lines.is_empty(), "{header} is missing");
+        for key in *keys {
+            let is_word = |word: &str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_') == *key;
+            assert!(lines.iter().any(|line| line.split_whitespace().any(is_word)), "{header} lacks {key}");
+        }
+    }
+}
+
+#[test]
 fn the_example_stays_good_with_every_key_that_it_has_commented_out() {
     let text = include_str!("../../../deploy/landbridge.toml");
     let key = |line: &str| {

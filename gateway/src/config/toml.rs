@@ -15,7 +15,46 @@ use super::keys::KeySource;
 use super::values::{self, Expected};
 use crate::settings::RouteTable;
 
-const SECTIONS: &[&str] = &["interface", "wan", "lan", "lanes", "metrics", "peer"];
+/// Every section and its keys.
+pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        "interface",
+        &[
+            "name",
+            "private_key",
+            "private_key_file",
+            "private_key_credential",
+            "listen_port",
+            "fwmark",
+            "addresses",
+            "mtu",
+            "table",
+            "dns",
+            "pre_up",
+            "post_up",
+            "pre_down",
+            "post_down",
+            "user",
+        ],
+    ),
+    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll"]),
+    ("lan", &["backend", "interfaces", "offloads"]),
+    ("lanes", &["count", "frames", "crypto"]),
+    ("metrics", &["listen"]),
+    (
+        "peer",
+        &[
+            "name",
+            "public_key",
+            "preshared_key",
+            "preshared_key_file",
+            "preshared_key_credential",
+            "endpoint",
+            "allowed_ips",
+            "persistent_keepalive",
+        ],
+    ),
+];
 
 /// Reads the text of a TOML configuration.
 ///
@@ -29,8 +68,9 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
     })?;
     let root = Section { table: document.get_ref(), name: "", at: lines.place(0, ""), lines: &lines };
     for key in root.table.keys() {
-        if !SECTIONS.contains(&key.get_ref().as_ref()) {
-            let nearest = nearest(key.get_ref(), SECTIONS);
+        if !SECTIONS.iter().any(|(name, _)| *name == key.get_ref().as_ref()) {
+            let names: Vec<_> = SECTIONS.iter().map(|(name, _)| *name).collect();
+            let nearest = nearest(key.get_ref(), &names);
             return Err(Fault::new(&lines.place(key.span().start, key.get_ref()), Problem::UnknownSection { nearest }));
         }
     }
@@ -48,14 +88,15 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
         read_lan(&lan, &mut draft)?;
     }
     if let Some(lanes) = root.section("lanes")? {
-        lanes.only(&["count", "frames"])?;
+        lanes.only_known()?;
         draft.lanes =
             lanes.number("count", 1, LANES_MAX as u32, "a number of lanes, 1 to 256")?.map(|n| n.value as usize);
         draft.frames_per_lane =
             lanes.number("frames", 1024, 1 << 20, "a number of frames per lane, 1024 to 1048576")?;
+        draft.crypto = lanes.text("crypto", values::CRYPTO, values::crypto)?.map(|c| c.value).unwrap_or_default();
     }
     if let Some(metrics) = root.section("metrics")? {
-        metrics.only(&["listen"])?;
+        metrics.only_known()?;
         draft.metrics = metrics.text("listen", values::SOCKET, values::socket)?.map(|l: Located<SocketAddr>| l.value);
     }
     for peer in root.sections("peer")? {
@@ -65,23 +106,7 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
 }
 
 fn read_interface(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
-    section.only(&[
-        "name",
-        "private_key",
-        "private_key_file",
-        "private_key_credential",
-        "listen_port",
-        "fwmark",
-        "addresses",
-        "mtu",
-        "table",
-        "dns",
-        "pre_up",
-        "post_up",
-        "pre_down",
-        "post_down",
-        "user",
-    ])?;
+    section.only_known()?;
     draft.section = section.at.clone();
     draft.interface = section.text("name", values::INTERFACE, values::interface)?.map(|name| name.value);
     draft.private_key = section.key_source("private_key")?;
@@ -103,7 +128,7 @@ fn read_interface(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault>
 }
 
 fn read_wan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
-    section.only(&["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll"])?;
+    section.only_known()?;
     draft.wan_backend =
         section.text("backend", values::WAN_BACKEND, values::wan_backend)?.map(|b| b.value).unwrap_or_default();
     draft.wan_interfaces = plain(section.list("interfaces", values::INTERFACE, values::interface)?);
@@ -123,7 +148,7 @@ fn read_wan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
 }
 
 fn read_lan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
-    section.only(&["backend", "interfaces", "offloads"])?;
+    section.only_known()?;
     draft.lan_backend =
         section.text("backend", values::LAN_BACKEND, values::lan_backend)?.map(|b| b.value).unwrap_or_default();
     draft.lan_interfaces = plain(section.list("interfaces", values::INTERFACE, values::interface)?);
@@ -132,16 +157,7 @@ fn read_lan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
 }
 
 fn read_peer(section: &Section<'_>) -> Result<PeerDraft, Fault> {
-    section.only(&[
-        "name",
-        "public_key",
-        "preshared_key",
-        "preshared_key_file",
-        "preshared_key_credential",
-        "endpoint",
-        "allowed_ips",
-        "persistent_keepalive",
-    ])?;
+    section.only_known()?;
     const NAME: Expected = "a name of 1 to 64 printable characters";
     let name = |text: &str| match text.chars().count() {
         1..=64 if !text.chars().any(char::is_control) => Ok(text.to_owned()),
@@ -198,7 +214,8 @@ impl<'d> Section<'d> {
     }
 
     /// Refuses keys that nobody reads.
-    fn only(&self, known: &[&str]) -> Result<(), Fault> {
+    fn only_known(&self) -> Result<(), Fault> {
+        let known = SECTIONS.iter().find(|(name, _)| *name == self.name).map_or(&[][..], |(_, keys)| *keys);
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
             if !known.contains(&name) {

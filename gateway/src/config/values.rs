@@ -9,12 +9,13 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::keys;
-use crate::settings::{EndpointName, LanBackend, PublicKey, RouteTable, Secret, WanBackend, XdpMode};
+use crate::settings::{Crypto, EndpointName, LanBackend, PublicKey, RouteTable, Secret, WanBackend, XdpMode};
 
 /// What a value should have been.
 pub(crate) type Expected = &'static str;
 
-pub(crate) const INTERFACE: Expected = "an interface name: 1 to 15 characters of A-Z a-z 0-9 _ = + . -";
+pub(crate) const INTERFACE: Expected =
+    "an interface name: 1 to 15 characters of A-Z a-z 0-9 _ = + . -, of which the first is no -";
 pub(crate) const KEY: Expected = "a key: 32 bytes in base64, 44 characters";
 pub(crate) const PORT: Expected = "a UDP port, 0 to 65535 (0 picks a free one)";
 pub(crate) const MARK: Expected = "a mark: a decimal or 0x hexadecimal number of 32 bits, or \"off\"";
@@ -29,13 +30,16 @@ pub(crate) const SOCKET: Expected = "an IP address and a port, such as 127.0.0.1
 pub(crate) const DNS: Expected = "the address of a name server, or a search domain";
 pub(crate) const WAN_BACKEND: Expected = "\"auto\", \"xdp\" or \"udp\"";
 pub(crate) const LAN_BACKEND: Expected = "\"auto\" or \"tun\"";
+pub(crate) const CRYPTO: Expected = "\"auto\", \"ring\" or \"multibuffer\"";
 pub(crate) const XDP_MODE: Expected = "\"auto\", \"native\" or \"generic\"";
 pub(crate) const USER: Expected = "the name of a user";
 
 pub(crate) fn interface(text: &str) -> Result<String, Expected> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_=+.-".contains(c);
     let dots = text == "." || text == "..";
-    if text.is_empty() || text.len() > 15 || dots || !text.chars().all(legal) {
+    // Every other program would take it for an option.
+    let option = text.starts_with('-');
+    if text.is_empty() || text.len() > 15 || dots || option || !text.chars().all(legal) {
         return Err(INTERFACE);
     }
     Ok(text.to_owned())
@@ -165,6 +169,15 @@ pub(crate) fn lan_backend(text: &str) -> Result<LanBackend, Expected> {
         "auto" => Ok(LanBackend::Auto),
         "tun" => Ok(LanBackend::Tun),
         _ => Err(LAN_BACKEND),
+    }
+}
+
+pub(crate) fn crypto(text: &str) -> Result<Crypto, Expected> {
+    match text {
+        "auto" => Ok(Crypto::Auto),
+        "ring" => Ok(Crypto::Ring),
+        "multibuffer" => Ok(Crypto::Multibuffer),
+        _ => Err(CRYPTO),
     }
 }
 

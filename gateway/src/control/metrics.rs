@@ -119,6 +119,13 @@ fn device(families: &mut Families, status: &Status) {
         1.0,
     );
     families.add(
+        "landbridge_crypto_engine_info",
+        "Constant 1, labelled with what seals and opens packets.",
+        MetricType::GAUGE,
+        &[("device", device), ("engine", &status.crypto.engine)],
+        1.0,
+    );
+    families.add(
         "landbridge_uptime_seconds",
         "Seconds since the gateway started.",
         MetricType::GAUGE,
@@ -351,7 +358,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::status::{LanStatus, LaneStatus, WanStatus};
+    use crate::status::{CryptoStatus, LanStatus, LaneStatus, WanStatus};
 
     fn status() -> Status {
         Status {
@@ -364,6 +371,7 @@ mod tests {
             uptime_seconds: 7,
             wan: WanStatus { backend: "udp".to_owned(), reason: "configured".to_owned(), interfaces: Vec::new() },
             lan: LanStatus { backend: "tun".to_owned(), reason: "default".to_owned(), tso: true, uso: true, queues: 1 },
+            crypto: CryptoStatus { engine: "ring".to_owned(), reason: "configured".to_owned() },
             lanes: vec![LaneStatus {
                 lane: 0,
                 cpu: Some(0),
@@ -406,6 +414,7 @@ mod tests {
             "wireguard_peer_receive_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 10",
             "wireguard_peer_transmit_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 20",
             "wireguard_peer_last_handshake_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1700000000",
+            "landbridge_crypto_engine_info{device=\"lb0\",engine=\"ring\"} 1",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
             "landbridge_xsk_rx_ring_full_total{interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",

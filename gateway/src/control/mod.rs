@@ -8,6 +8,7 @@
 //! Enters: all of the above. Leaves: snapshots, commands, datagrams, answers. Never does: wait for a peer, a name server
 //! or a client, or touch transport data.
 
+pub mod crypto;
 pub mod driver;
 pub mod hooks;
 pub mod kernel;

@@ -10,7 +10,7 @@ use super::driver::Driver;
 use super::paths::Network;
 use crate::datapath::stats::LaneStats;
 use crate::settings::PublicKey;
-use crate::status::{LanStatus, LaneStatus, PeerStatus, Status, WanStatus};
+use crate::status::{CryptoStatus, LanStatus, LaneStatus, PeerStatus, Status, WanStatus};
 
 /// What does not change while a gateway runs.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub struct Facts {
     pub wan: WanStatus,
     /// What the lan side bound.
     pub lan: LanStatus,
+    /// What seals and opens packets.
+    pub crypto: CryptoStatus,
     /// Every lane's core and counters.
     pub lanes: Vec<(Option<usize>, Arc<LaneStats>)>,
     /// Every wan queue with rings, for the kernel's statistics of it.
@@ -50,6 +52,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
         uptime_seconds: now.saturating_duration_since(facts.started).as_secs(),
         wan: facts.wan.clone(),
         lan: facts.lan.clone(),
+        crypto: facts.crypto.clone(),
         lanes: facts
             .lanes
             .iter()

@@ -150,8 +150,9 @@ fn interfaces(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<Vec<
             .interfaces
             .iter()
             .map(|name| {
-                steer::interface_by_name(name)
-                    .with_context(|| format!("wan interface {name} cannot be used: is there one of that name here?"))
+                steer::interface_by_name(name).with_context(|| {
+                    format!("wan interface {name} (wan.interfaces) cannot be used: `ip link` lists those that are here")
+                })
             })
             .collect();
     }

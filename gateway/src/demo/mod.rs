@@ -32,7 +32,7 @@ use self::scratch::Scratch;
 use self::topology::{HOST_B, Topology};
 pub(crate) use self::traffic::Interrupted;
 use self::traffic::{Path, Stop, rtt, tcp, udp};
-use crate::settings::WanBackend;
+use crate::settings::{Crypto, WanBackend};
 
 /// How long the first handshake may take, with all its retries.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(12);
@@ -50,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) streams: usize,
     /// Lanes of each gateway.
     pub(crate) lanes: Option<u16>,
+    /// What seals and opens packets.
+    pub(crate) crypto: Crypto,
 }
 
 /// Runs the demo.

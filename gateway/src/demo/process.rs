@@ -18,7 +18,7 @@ use super::scratch::Scratch;
 use super::topology::{WAN, WAN_B};
 use super::traffic::Stop;
 use crate::config::keys;
-use crate::settings::{Secret, WanBackend};
+use crate::settings::{Crypto, Secret, WanBackend};
 use crate::status::{self, Status, socket_path};
 
 /// Loading and attaching an XDP program and mapping memory may take a while on a busy machine.
@@ -191,10 +191,16 @@ fn configuration(role: Role, interface: &str, keys: &[Secret; 2], options: &Opti
         Role::A => format!("endpoint = \"{WAN_B}:{PORT}\"\n"),
         Role::B => String::new(),
     };
-    let lanes = options.lanes.map(|lanes| format!("[lanes]\ncount = {lanes}\n")).unwrap_or_default();
+    let crypto = match options.crypto {
+        Crypto::Auto => "auto",
+        Crypto::Ring => "ring",
+        Crypto::Multibuffer => "multibuffer",
+    };
+    let count = options.lanes.map(|lanes| format!("count = {lanes}\n")).unwrap_or_default();
     format!(
         "[interface]\nname = \"{interface}\"\nprivate_key_file = \"{letter}.key\"\nlisten_port = {PORT}\n\
-         addresses = [\"10.81.0.{number}/24\"]\nmtu = {MTU}\n[wan]\nbackend = \"{backend}\"\ninterfaces = [\"{WAN}\"]\n{lanes}\
+         addresses = [\"10.81.0.{number}/24\"]\nmtu = {MTU}\n[wan]\nbackend = \"{backend}\"\ninterfaces = [\"{WAN}\"]\n\
+         [lanes]\ncrypto = \"{crypto}\"\n{count}\
          [[peer]]\nname = \"site-{other}\"\npublic_key = \"{}\"\nallowed_ips = [\"10.81.0.{other}/32\", \"10.81.{other}.0/24\"]\n\
          {endpoint}",
         keys::public(peer)
@@ -218,11 +224,13 @@ mod tests {
     fn both_configurations_are_good_ones() {
         let keys = keys().expect("randomness");
         for wan in [WanBackend::Auto, WanBackend::Xdp, WanBackend::Udp] {
-            let options = Options { wan, duration: Duration::from_secs(1), streams: 1, lanes: Some(2) };
+            let options =
+                Options { wan, duration: Duration::from_secs(1), streams: 1, lanes: Some(2), crypto: Crypto::Ring };
             for (role, name) in [(Role::A, "lbd-1234567-a"), (Role::B, "lbd-1234567-b")] {
                 let text = configuration(role, name, &keys, &options);
                 let settings = parse(&text, Format::Toml).and_then(|draft| draft.check(None)).expect("good");
                 assert_eq!((settings.interface.as_str(), settings.wan.backend), (name, wan));
+                assert_eq!((settings.lanes, settings.crypto), (Some(2), Crypto::Ring));
                 assert_eq!(settings.peers[0].endpoint.is_some(), role == Role::A);
             }
         }

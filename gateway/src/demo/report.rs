@@ -41,6 +41,7 @@ pub(crate) struct Report {
     lan_tso: bool,
     lan_uso: bool,
     lanes: usize,
+    crypto_engine: String,
     handshake_ms: Option<f64>,
     rtt_us_p50: f64,
     rtt_us_p99: f64,
@@ -89,6 +90,7 @@ impl Report {
             lan_tso: a.lan.tso,
             lan_uso: a.lan.uso,
             lanes: a.lanes.len(),
+            crypto_engine: a.crypto.engine.clone(),
             handshake_ms: handshake(a).or_else(|| handshake(b)),
             rtt_us_p50: round(figures.rtt.us_p50, 1),
             rtt_us_p99: round(figures.rtt.us_p99, 1),
@@ -127,6 +129,7 @@ impl Report {
         line("wan", format!("{}{bound}: {}", self.wan_backend, self.wan_reason));
         line("lan", format!("{} (TSO {}, USO {})", self.lan_backend, on(self.lan_tso), on(self.lan_uso)));
         line("machine", format!("{} CPUs, kernel {}, {} lanes a gateway", self.cpus, self.kernel, self.lanes));
+        line("crypto", self.crypto_engine.clone());
         line("handshake", self.handshake_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:.2} ms")));
         line(
             "round trip",

@@ -1,0 +1,215 @@
+//! What a gateway opens before its lanes run: claims, sockets, the tunnel interface, and what each lane gets of them.
+//!
+//! Enters: settings, inherited descriptors, the choice of the wan side. Leaves: open descriptors that give themselves back
+//! when they are dropped. Never does: take packets from the kernel.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use landbridge_xsk::{Tun, TunConfig, TunQueue, XskConfig};
+
+use super::RunOptions;
+use crate::control::listeners::{Listener, uapi_path};
+use crate::control::netlink::Netlink;
+use crate::control::netlink::routes::RouteQuery;
+use crate::control::report::{Facts, Ring};
+use crate::control::routing;
+use crate::control::sockets::Sockets;
+use crate::control::tunnel::Tunnel;
+use crate::control::wan::Choice;
+use crate::datapath::lanes::{LaneConfig, Lanes, Offloads};
+use crate::settings::Settings;
+use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
+
+/// Lanes unless configured: more than this many seldom pay.
+const LANES_MAX: usize = 8;
+/// Small frames of each lane unless configured.
+const FRAMES: u32 = 8192;
+/// Frames of each lane for packets that no small one holds.
+const JUMBO_FRAMES: u32 = 128;
+/// Tunnel MTUs beyond this do not fit frames of 2048 bytes behind their headroom.
+const SMALL_MTU_MAX: u32 = 1800;
+
+/// The sockets by which a gateway claims its interface's name among gateways.
+pub(super) struct Claims {
+    /// For `landbridge status`.
+    pub(super) status: Listener,
+    /// For `wg`.
+    pub(super) uapi: Listener,
+}
+
+impl Claims {
+    /// Claims the name, unless something has it.
+    pub(super) fn stake(name: &str, options: &mut RunOptions, netlink: &mut Netlink) -> anyhow::Result<Self> {
+        if options.tun_fd.is_none() && netlink.link_by_name(name).is_ok() {
+            bail!(
+                "interface {name} exists already: another gateway or program has it, choose another name or end that program"
+            );
+        }
+        let status = Listener::bind(&status::socket_path(name))?;
+        let uapi = match options.uapi_fd.take() {
+            Some(fd) => Listener::inherit(fd, &uapi_path(name)).context("the UAPI socket handed over (WG_UAPI_FD)")?,
+            None => Listener::bind(&uapi_path(name))?,
+        };
+        Ok(Self { status, uapi })
+    }
+}
+
+/// How many lanes there are, and where.
+pub(super) struct Crew {
+    /// All lanes.
+    pub(super) count: usize,
+    /// Those with queues; the others steal.
+    pub(super) busy: usize,
+    cpus: Vec<usize>,
+}
+
+impl Crew {
+    fn new(settings: &Settings, queues: usize, inherits_tun: bool) -> Self {
+        let cpus = cpus();
+        let count = settings.lanes.unwrap_or_else(|| cpus.len().min(LANES_MAX)).max(1);
+        let busy = match (inherits_tun, queues) {
+            // A descriptor handed over is one queue of the tunnel interface, and every lane with I/O needs one.
+            (true, _) => 1,
+            (false, 0) => count,
+            (false, queues) => count.min(queues),
+        };
+        Self { count, busy, cpus }
+    }
+}
+
+/// Sockets and tunnel interface.
+pub(super) struct Opened {
+    pub(super) sockets: Sockets,
+    /// Second handles of the lanes' sockets.
+    pub(super) lane_sockets: Vec<std::net::UdpSocket>,
+    pub(super) tun: Tun,
+    pub(super) tunnel: Tunnel,
+    /// The tunnel's MTU.
+    pub(super) mtu: u32,
+    pub(super) crew: Crew,
+}
+
+impl Opened {
+    /// Opens all of it.
+    pub(super) fn open(
+        settings: &Settings,
+        options: &mut RunOptions,
+        choice: &Choice,
+        fwmark: Option<u32>,
+        netlink: &mut Netlink,
+    ) -> anyhow::Result<Self> {
+        let name = settings.interface.as_str();
+        let made_here = options.tun_fd.is_none();
+        let crew = Crew::new(settings, choice.rings(settings).len(), !made_here);
+        let sockets = Sockets::open(settings.listen_port, crew.busy, fwmark)?;
+        let lane_sockets =
+            sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
+        let tun = open_tun(settings, options, crew.busy)?;
+        let queue = tun.queues.first().context("the tunnel interface has no queue")?;
+        let tunnel = Tunnel::new(queue.try_clone()?).context("cannot follow the tunnel interface")?;
+        let mtu = settings.mtu.unwrap_or_else(|| routing::tunnel_mtu(way_mtu(settings, netlink, fwmark)));
+        if made_here {
+            // Packets of another MTU than the lanes know must not come in the meantime; others may change it later.
+            let if_index = tunnel.if_index;
+            netlink.set_mtu(if_index, mtu).with_context(|| format!("cannot set the MTU of {name} to {mtu}"))?;
+        }
+        Ok(Self { sockets, lane_sockets, tun, tunnel, mtu, crew })
+    }
+}
+
+fn open_tun(settings: &Settings, options: &mut RunOptions, queues: usize) -> anyhow::Result<Tun> {
+    if let Some(fd) = options.tun_fd.take() {
+        return Tun::from_fd(fd).context("the TUN descriptor handed over (WG_TUN_FD)");
+    }
+    let config = TunConfig { name: settings.interface.clone(), queues, offloads: settings.lan.offloads };
+    Tun::create(&config).with_context(|| {
+        format!("cannot make the tunnel interface {}: CAP_NET_ADMIN and /dev/net/tun are needed", settings.interface)
+    })
+}
+
+pub(super) fn lan_status(tun: &Tun, queues: usize) -> LanStatus {
+    LanStatus {
+        backend: "tun".to_owned(),
+        reason: "a TUN interface serves this host and what it forwards".to_owned(),
+        tso: tun.tso,
+        uso: tun.uso,
+        queues: tun.queues.len().min(queues),
+    }
+}
+
+/// What does not change while the gateway runs.
+pub(super) fn facts(choice: &Choice, lan: LanStatus, crypto: CryptoStatus, lanes: &Lanes) -> std::io::Result<Facts> {
+    let wan = WanStatus { backend: choice.backend().to_owned(), reason: choice.reason.clone(), interfaces: Vec::new() };
+    let handles = lanes.handles().iter();
+    Ok(Facts {
+        started: Instant::now(),
+        wan,
+        lan,
+        crypto,
+        lanes: handles.map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect(),
+        rings: rings_of(lanes, choice)?,
+    })
+}
+
+/// What each lane owns: queues of the wan in turn, a socket and a queue of the tunnel interface as long as there are any.
+pub(super) fn lane_configs(
+    settings: &Settings,
+    crew: &Crew,
+    mtu: u32,
+    rings: Vec<XskConfig>,
+    sockets: Vec<std::net::UdpSocket>,
+    queues: Vec<TunQueue>,
+    offloads: Offloads,
+) -> Vec<LaneConfig> {
+    let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
+    let mut configs: Vec<_> = (0..crew.count)
+        .map(|lane| LaneConfig {
+            cpu: crew.cpus.get(lane % crew.cpus.len().max(1)).copied(),
+            frames: if settings.frames_per_lane == 0 { FRAMES } else { settings.frames_per_lane },
+            frame_size: if mtu > SMALL_MTU_MAX { 4096 } else { 2048 },
+            jumbo_frames: JUMBO_FRAMES,
+            huge_pages: true,
+            rings: Vec::new(),
+            socket: sockets.next(),
+            lan: queues.next(),
+            offloads,
+        })
+        .collect();
+    for (place, ring) in rings.into_iter().enumerate() {
+        configs[place % crew.busy].rings.push(ring);
+    }
+    configs
+}
+
+/// Every wan queue with rings, by a second descriptor of its socket.
+fn rings_of(lanes: &Lanes, choice: &Choice) -> std::io::Result<Vec<Ring>> {
+    let rings = lanes.handles().iter().flat_map(|handle| &handle.rings);
+    rings
+        .map(|ring| {
+            let interface = choice.interfaces.iter().find(|interface| interface.index == ring.if_index);
+            let interface = interface.map(|interface| interface.name.clone()).unwrap_or_default();
+            Ok(Ring { interface, queue: ring.queue, socket: ring.fd.try_clone()? })
+        })
+        .collect()
+}
+
+/// The cores that this process may use.
+fn cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return Vec::new() };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+/// The smallest MTU on the ways to the endpoints whose addresses are known.
+fn way_mtu(settings: &Settings, netlink: &mut Netlink, mark: Option<u32>) -> Option<u32> {
+    let addresses = settings.peers.iter().filter_map(|peer| peer.endpoint.as_ref()?.host.parse().ok());
+    addresses
+        .filter_map(|destination| {
+            let query = RouteQuery { destination, source: None, mark, if_index: None };
+            let route = netlink.route(&query).ok()?;
+            let link = netlink.link(route.if_index).ok()?;
+            Some(route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)))
+        })
+        .min()
+}
