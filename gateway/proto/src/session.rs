@@ -121,15 +121,12 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn take_counters(&self, n: u64) -> Option<u64> {
-        let first = self.send_counter.fetch_add(n, Ordering::Relaxed);
-        match first.checked_add(n) {
-            Some(end) if end <= self.limits.reject_after_messages => Some(first),
-            _ => {
-                // Undo, so that no number of attempts can bring the counter round to zero.
-                self.send_counter.fetch_sub(n, Ordering::Relaxed);
-                None
-            }
-        }
+        let within = |first: u64| first.checked_add(n).is_some_and(|end| end <= self.limits.reject_after_messages);
+        // Looked at before anything is taken: an attempt that would go beyond the limit must change nothing. To take and
+        // give back would let others, between the two, take counters that are then handed out again.
+        self.send_counter
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| within(first).then(|| first + n))
+            .ok()
     }
 
     /// How many counters were handed out.
@@ -319,5 +316,59 @@ impl PeerShared {
     #[must_use]
     pub fn rx_packets(&self) -> u64 {
         self.rx_packets.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    const LIMIT: u64 = 1000;
+
+    fn session() -> Session {
+        let now = Instant::now();
+        let limits = SessionLimits { reject_after: Duration::from_secs(180), reject_after_messages: LIMIT };
+        let peer = PeerId { slot: 0, generation: 1 };
+        let shared = Arc::new(PeerShared::new(now));
+        let (seal, open) = (Key::new(&[1; 32]), Key::new(&[2; 32]));
+        Session::new(peer, shared, ReceiverIndex(1), ReceiverIndex(2), Role::Initiator, now, seal, open, limits)
+    }
+
+    #[test]
+    fn bursts_that_do_not_fit_below_the_limit_take_nothing() {
+        let session = session();
+        session.set_sent_messages(LIMIT - 3);
+        assert_eq!(session.take_counters(4), None);
+        assert_eq!(session.take_counters(u64::MAX), None);
+        assert_eq!(session.sent_messages(), LIMIT - 3);
+        assert_eq!(session.take_counters(3), Some(LIMIT - 3));
+        assert_eq!(session.take_counters(1), None);
+    }
+
+    /// Lanes whose bursts do not fit any more must not move the counter under those whose do.
+    #[test]
+    fn no_counter_is_handed_out_twice_at_the_limit() {
+        const LANES: u64 = 3;
+        for round in 0..400 {
+            let session = session();
+            session.set_sent_messages(LIMIT - 60);
+            let start = Barrier::new(LANES as usize);
+            let lane = |burst: u64| {
+                start.wait();
+                let taken = (0..200).filter_map(|_| session.take_counters(burst));
+                taken.flat_map(|first| first..first + burst).collect::<Vec<_>>()
+            };
+            let mut taken: Vec<u64> = thread::scope(|scope| {
+                let lane = &lane;
+                let threads: Vec<_> = (0..LANES).map(|n| scope.spawn(move || lane(1 + 7 * n))).collect();
+                threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+            });
+            taken.sort_unstable();
+            assert!(taken.windows(2).all(|two| two[0] < two[1]), "a counter twice in round {round}");
+            assert!(taken.last().is_none_or(|last| *last < LIMIT));
+        }
     }
 }
