@@ -65,8 +65,13 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         busy
     }
 
-    /// A datagram that came by the control task's socket.
-    pub(super) fn take_forwarded(&mut self, origin: Origin, bytes: &[u8], tables: &Tables, now: Instant) {
+    /// A datagram that came by the control task's socket; it is the first of what is received next.
+    pub(super) fn take_forwarded(&mut self, origin: Origin, bytes: &[u8]) {
+        if self.datagrams.is_full() {
+            // Helpers are slow to bring jobs back, so that those before it wait still.
+            self.stats.drop_packets(DropReason::ControlQueueFull, 1);
+            return;
+        }
         let Some(mut frame) = self.pool.take_for(bytes.len()) else {
             self.stats.drop_packets(DropReason::NoFrame, 1);
             return;
@@ -78,15 +83,6 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         self.stats.wan_socket_rx_packets.add(1);
         self.stats.wan_socket_rx_bytes.add(bytes.len() as u64);
         self.datagrams.push(frame, origin, 0);
-        match self.desk.job() {
-            Some(job) => self.stage_inbound(job, tables, now),
-            None => {
-                self.turn_over(tables, now);
-                if let Some(job) = self.desk.job() {
-                    self.stage_inbound(job, tables, now);
-                }
-            }
-        }
     }
 
     fn stage_inbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {

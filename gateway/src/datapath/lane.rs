@@ -66,6 +66,8 @@ pub struct Lane<W, L> {
     pub(super) roamed: Option<(PeerId, SocketAddr, Instant)>,
     tables: Cache<Arc<ArcSwap<Tables>>, Arc<Tables>>,
     seen: Arc<Tables>,
+    /// What waited for the snapshot that was seen has left.
+    released: bool,
     lan_gone: bool,
     failed_at: Option<Instant>,
 }
@@ -88,8 +90,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         link: Link,
         stats: Arc<LaneStats>,
     ) -> Self {
-        // Waiting packets may hold a quarter of the memory, so that they cannot stop the others.
-        let pending = Pending::new(PENDING_PER_PEER, (pool.free().0 / 4).max(1));
+        // Rings leave a quarter of the memory to the lane. Waiting packets may hold half of that, so that peers that do not
+        // answer cannot stop the others.
+        let pending = Pending::new(PENDING_PER_PEER, (pool.free().0 / 8).max(1));
         let seen = published.load_full();
         Self {
             wan,
@@ -106,6 +109,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             roamed: None,
             tables: Cache::new(published),
             seen,
+            released: true,
             lan_gone: false,
             failed_at: None,
         }
@@ -118,17 +122,20 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let mut busy = false;
         if !self.link.commands.is_empty() {
             busy = true;
-            if self.obey(&tables, now) == Turn::Stopped {
+            if self.obey(now) == Turn::Stopped {
                 return Turn::Stopped;
             }
         }
         if !Arc::ptr_eq(&tables, &self.seen) {
             self.seen = Arc::clone(&tables);
-            self.release_pending(&tables, now);
+            self.released = false;
+        }
+        if !self.released {
+            self.released = self.release_pending(&tables, now);
         }
         self.pay_owed();
         busy |= self.receive_wan(&tables, now);
-        busy |= !self.lan_gone && self.receive_lan(&tables, now);
+        busy |= self.released && !self.lan_gone && self.receive_lan(&tables, now);
         busy |= self.turn_over(&tables, now);
         if !busy {
             busy = self.help();
@@ -169,7 +176,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         helped
     }
 
-    fn obey(&mut self, tables: &Tables, now: Instant) -> Turn {
+    fn obey(&mut self, now: Instant) -> Turn {
         for _ in 0..COMMANDS_PER_TURN {
             let Some(command) = self.link.commands.pop() else { break };
             match command {
@@ -185,7 +192,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                     self.note_wan(replaced, now);
                 }
                 Command::Data { remote, local, bytes } => {
-                    self.take_forwarded(Origin { remote, local }, &bytes, tables, now);
+                    self.take_forwarded(Origin { remote, local }, &bytes);
                 }
             }
         }

@@ -57,10 +57,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         busy
     }
 
-    /// Packets that waited for a session go on their way once the snapshot has it.
-    pub(super) fn release_pending(&mut self, tables: &Tables, now: Instant) {
+    /// Packets that waited for a session go on their way once the snapshot has it. False when there were not enough jobs
+    /// for all: the rest has to be released before anything else leaves, or it would be overtaken.
+    pub(super) fn release_pending(&mut self, tables: &Tables, now: Instant) -> bool {
         if self.pending.is_empty() {
-            return;
+            return true;
         }
         let ready = |peer: &PeerId| {
             tables.peer(*peer).is_some_and(|entry| matches!(verdict_of(entry, now), Verdict::Send { .. }))
@@ -77,11 +78,12 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                     left -= 1;
                 }
                 more = self.packets.is_full();
-                let Some(job) = self.desk.job() else { break };
+                let Some(job) = self.desk.job() else { return false };
                 self.stage_outbound(job, tables, now);
                 self.turn_over(tables, now);
             }
         }
+        true
     }
 
     fn stage_outbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {

@@ -63,15 +63,17 @@ impl Rest {
         lane.stats.sleeps.add(1);
         lane.stats.frames_free.set(lane.pool.free().0 as u64);
         let short = !self.settled || !lane.owed.is_empty();
-        let ready = sleep(lane, short.then_some(&SHORT));
+        let woken = sleep(lane, short.then_some(&SHORT));
         lane.desk.get_up();
-        match ready {
-            0 => {
+        match woken {
+            Woken::Nobody => {
                 self.settled = true;
                 let flushed = lane.wan.flush(&mut lane.pool, &lane.stats);
                 lane.note_wan(flushed, Instant::now());
             }
-            _ => self.fruitless += 1,
+            // Often somebody else has done by now what the lane was called for: that is no reason to make it slow to hear.
+            Woken::Called => {}
+            Woken::Side => self.fruitless += 1,
         }
         if self.fruitless > FRUITLESS_MAX {
             thread::sleep(FRUITLESS_PAUSE);
@@ -94,8 +96,18 @@ impl Rest {
     }
 }
 
-/// Polls; returns how many descriptors are ready. The waker's wakes are forgotten: what they were for is looked at next.
-fn sleep<W: Wan, L: Lan>(lane: &Lane<W, L>, limit: Option<&Timespec>) -> usize {
+/// What ended a sleep.
+enum Woken {
+    /// The limit of time.
+    Nobody,
+    /// The waker alone.
+    Called,
+    /// A descriptor of a side.
+    Side,
+}
+
+/// Polls. The waker's wakes are forgotten: what they were for is looked at next.
+fn sleep<W: Wan, L: Lan>(lane: &Lane<W, L>, limit: Option<&Timespec>) -> Woken {
     let mut set = PollSet::new();
     set.push(PollFd::new(&lane.link.lane, PollFlags::IN));
     lane.wan.poll_set(&mut set);
@@ -103,9 +115,14 @@ fn sleep<W: Wan, L: Lan>(lane: &Lane<W, L>, limit: Option<&Timespec>) -> usize {
         lane.lan.poll_set(&mut set);
     }
     // Interrupted, or short of memory for once: the next turn looks at everything anyway.
-    let ready = poll(&mut set, limit).unwrap_or(1);
-    if !set[0].revents().is_empty() {
+    let Ok(ready) = poll(&mut set, limit) else { return Woken::Called };
+    let called = !set[0].revents().is_empty();
+    if called {
         lane.link.lane.clear();
     }
-    ready
+    match ready - usize::from(called) {
+        0 if called => Woken::Called,
+        0 => Woken::Nobody,
+        _ => Woken::Side,
+    }
 }

@@ -1,7 +1,12 @@
 //! What lanes and the control task tell each other, and packets that wait for it.
 
-use landbridge_proto::DropReason;
+use std::thread;
 
+use landbridge_proto::DropReason;
+use landbridge_xsk::BURST;
+
+use super::super::jobs::Job;
+use super::super::wait;
 use super::*;
 
 /// West's tables without a session to seal with.
@@ -129,6 +134,82 @@ fn data_that_came_by_the_control_tasks_socket_is_opened_like_any_other() {
     }
     assert_eq!(pair.east_opens(&[]), packets);
     pair.assert_all_frames_are_home();
+}
+
+/// Takes every job, as if slow helpers had them all.
+fn all_jobs(site: &mut Site) -> Vec<Box<Job>> {
+    std::iter::from_fn(|| site.lane.desk.job()).collect()
+}
+
+fn give_back(site: &mut Site, jobs: Vec<Box<Job>>) {
+    jobs.into_iter().for_each(|job| site.lane.desk.put(job));
+}
+
+#[test]
+fn waiting_packets_that_find_no_job_still_leave_before_those_that_come_later() {
+    let mut pair = Pair::new();
+    lose_session(&pair);
+    let packets = eastward(0..230);
+    assert!(pair.west_seals(&packets[..100]).is_empty());
+    find_session(&pair);
+    let jobs = all_jobs(&mut pair.west);
+    assert!(pair.west_seals(&packets[100..]).is_empty());
+    give_back(&mut pair.west, jobs);
+    let datagrams = pair.west_seals(&[]);
+    assert_eq!(pair.east_opens(&datagrams), packets);
+    assert_eq!(pair.west.drops(), vec![]);
+    pair.assert_all_frames_are_home();
+}
+
+#[test]
+fn forwarded_data_beyond_a_burst_is_dropped_while_no_job_is_free() {
+    let mut pair = Pair::new();
+    let packets = eastward(0..200);
+    let datagrams = pair.west_seals(&packets);
+    let jobs = all_jobs(&mut pair.east);
+    for datagram in datagrams {
+        let Origin { remote, local } = pair.west.origin;
+        pair.east.command(Command::Data { remote, local, bytes: datagram.into() });
+    }
+    assert!(pair.east_opens(&[]).is_empty());
+    assert_eq!(pair.east.drops(), vec![(DropReason::ControlQueueFull, 200 - BURST as u64)]);
+    give_back(&mut pair.east, jobs);
+    assert_eq!(pair.east_opens(&[]), packets[..BURST]);
+    pair.assert_all_frames_are_home();
+}
+
+#[test]
+fn many_forwarded_datagrams_take_one_job() {
+    let mut pair = Pair::new();
+    for datagram in pair.west_seals(&eastward(0..40)) {
+        let Origin { remote, local } = pair.west.origin;
+        pair.east.command(Command::Data { remote, local, bytes: datagram.into() });
+    }
+    assert_eq!(pair.east_opens(&[]).len(), 40);
+    assert_eq!(pair.east.lane.stats().jobs_own.value(), 1);
+}
+
+#[test]
+fn calls_that_bring_nothing_do_not_make_a_lane_slow_to_hear() {
+    let pair = Pair::new();
+    let (stats, link) = (Arc::clone(pair.west.lane.stats()), pair.west.link.clone());
+    let lane = pair.west.lane;
+    let thread = thread::spawn(move || wait::run(lane, false));
+    let started = Instant::now();
+    let limit = started + Duration::from_secs(20);
+    for _ in 0..400 {
+        let loops = stats.loops.value();
+        link.lane.wake();
+        while stats.loops.value() == loops {
+            assert!(Instant::now() < limit, "the lane does not hear");
+            thread::yield_now();
+        }
+    }
+    let elapsed = started.elapsed();
+    link.commands.push(Command::Stop).expect("room for a command");
+    link.lane.wake();
+    thread.join().expect("the lane does not panic");
+    assert!(elapsed < Duration::from_millis(1200), "400 calls were heard in {elapsed:?}");
 }
 
 #[test]
