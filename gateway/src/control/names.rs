@@ -19,7 +19,7 @@ const WAIT_MIN: Duration = Duration::from_secs(1);
 /// Longest wait after a failure, and shortest between two successes.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// A peer that fell silent is asked for again not sooner than this.
-const AGAIN: Duration = Duration::from_secs(15);
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// An answer.
 #[derive(Debug)]

@@ -10,5 +10,6 @@ mod laboratory;
 mod lifecycle;
 mod metrics;
 mod movement;
+mod operation;
 mod pairs;
 mod uapi;
