@@ -27,7 +27,7 @@ use std::os::fd::BorrowedFd;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp};
-use aya::{Ebpf, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use landbridge_ebpf_common::{self as common, AddressKey, Config, QUEUES_PER_INTERFACE, map};
 use landbridge_proto::ReceiverIndex;
 
@@ -97,7 +97,8 @@ impl Steer {
     /// # Errors
     /// As [`Steer::load`], and an object that is not this program.
     pub fn load_object(object: &[u8]) -> Result<Self, SteerError> {
-        let mut ebpf = Ebpf::load(object).map_err(error::load)?;
+        // The program relocates against no kernel type; parsing the kernel's BTF would only leave 25 MB behind.
+        let mut ebpf = EbpfLoader::new().btf(None).load(object).map_err(error::load)?;
         program(&mut ebpf)?.load().map_err(error::program)?;
         error::warn_without_jit();
         Ok(Self {
