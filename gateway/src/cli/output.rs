@@ -4,10 +4,11 @@
 
 use std::io::{self, Write as _};
 
-/// Writes text to standard output; a reader that went away early, such as `head`, is no error.
+/// Writes text to standard output, as whole lines; a reader that went away early, such as `head`, is no error.
 pub(crate) fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(end.as_bytes())).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
