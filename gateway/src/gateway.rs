@@ -14,7 +14,7 @@
 mod open;
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,7 +36,6 @@ use crate::datapath::lanes::{self, Lanes, Offloads};
 use crate::datapath::report::Waker;
 use crate::datapath::tables::{Published, Tables};
 use crate::settings::{Origin, Settings};
-use crate::status::WanInterfaceStatus;
 use crate::steer::Steer;
 use open::{Claims, Opened};
 
@@ -164,11 +163,11 @@ impl Gateway {
         let steer = (!choice.interfaces.is_empty()).then(Steer::load).transpose()?;
         let lan = open::lan_status(&tun, crew.busy);
         let offloads = Offloads { tso: tun.tso, uso: tun.uso };
-        let rings = choice.rings(settings);
+        let rings = choice.rings(&settings.wan);
         let configs = open::lane_configs(settings, &crew, mtu, rings, sockets.lanes, tun.queues, offloads);
         let published: Published = Arc::new(ArcSwap::from_pointee(Tables::new(mtu)));
         let waker = Waker::new().context("cannot make an eventfd")?;
-        let lanes = lanes::start(configs, Arc::clone(&published), waker.clone())?;
+        let mut lanes = lanes::start(configs, Arc::clone(&published), waker.clone())?;
         let ground = Ground {
             ringed: choice.interfaces.iter().map(|interface| interface.index).collect(),
             tunnel: tunnel.index_at_home(),
@@ -182,12 +181,13 @@ impl Gateway {
         let listener = uapi.for_runtime().context("cannot serve the UAPI socket")?;
         let parts = Parts {
             driver,
-            facts: open::facts(&choice, lan, crypto, &lanes)?,
+            facts: open::facts(&choice, lan, crypto, &mut lanes),
             tunnel,
             waker,
             lane_sockets,
             fwmark,
             uapi: Some(uapi),
+            rings: open::rings(settings, &choice, &lanes, crew.busy),
             mtu_follows: settings.mtu.is_none() && options.mode == RunMode::Up,
         };
         let control = Control::new(parts).context("cannot start the control task")?;
@@ -199,7 +199,7 @@ impl Gateway {
     fn finish_start(&mut self, settings: &Settings, options: &mut RunOptions) -> anyhow::Result<()> {
         self.control.configure_from(settings)?;
         self.serve_clients(settings)?;
-        self.attach(settings)?;
+        self.control.begin_steering()?;
         if options.mode == RunMode::Up {
             let tunnel = self.control.tunnel();
             let if_index = tunnel.if_index;
@@ -211,7 +211,7 @@ impl Gateway {
             hooks::run("PostUp", &settings.hooks.post_up, &settings.interface)?;
         }
         if let Some(user) = &settings.user {
-            privileges::become_user(user)?;
+            privileges::become_user(user, !self.choice.interfaces.is_empty())?;
         }
         let crypto = self.control.facts().crypto.clone();
         let driver = self.control.driver();
@@ -245,42 +245,6 @@ impl Gateway {
             })?;
             tokio_uring::spawn(control::metrics::serve(listener, asker));
         }
-        Ok(())
-    }
-
-    /// Gives the rings to the XDP program and attaches it.
-    fn attach(&mut self, settings: &Settings) -> anyhow::Result<()> {
-        self.control.steer_addresses();
-        let driver = self.control.driver();
-        let port = driver.socket.port();
-        let Some(steer) = &mut driver.steer else { return Ok(()) };
-        steer.set_port(port)?;
-        for ring in self.lanes.handles().iter().flat_map(|handle| &handle.rings) {
-            steer.bind_socket(ring.if_index, ring.queue, ring.fd.as_fd())?;
-        }
-        let mut interfaces = Vec::new();
-        for interface in &self.choice.interfaces {
-            let attached = steer.attach(interface.index, &interface.name, settings.wan.xdp_mode)?;
-            if let Some(reason) = &attached.fallback_reason {
-                tracing::warn!(interface = interface.name, reason, "XDP runs in generic mode");
-            }
-            let rings: Vec<_> = self
-                .lanes
-                .handles()
-                .iter()
-                .flat_map(|handle| &handle.rings)
-                .filter(|ring| ring.if_index == interface.index)
-                .collect();
-            let zero_copy = !rings.is_empty() && rings.iter().all(|ring| ring.bound.zero_copy);
-            interfaces.push(WanInterfaceStatus {
-                name: interface.name.clone(),
-                driver: interface.driver.clone(),
-                xdp_mode: attached.mode.label().to_owned(),
-                copy_mode: if zero_copy { "zero-copy" } else { "copy" }.to_owned(),
-                queues: u32::try_from(rings.len()).unwrap_or(u32::MAX),
-            });
-        }
-        self.control.facts().wan.interfaces = interfaces;
         Ok(())
     }
 

@@ -78,6 +78,9 @@ pub struct WanStatus {
     pub reason: String,
     /// Interfaces with an XDP program.
     pub interfaces: Vec<WanInterfaceStatus>,
+    /// How often the rings of an interface were lost.
+    #[serde(default)]
+    pub rings_lost: u64,
 }
 
 /// One wan interface.

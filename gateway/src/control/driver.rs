@@ -65,6 +65,8 @@ pub struct Driver<N> {
     pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
     pub drops: [u64; DropReason::COUNT],
+    /// What a lane said of rings that fail, until somebody looks.
+    pub wan_failed: Option<std::io::Error>,
     /// Peers whose names are to be resolved (again).
     pub unresolved: BTreeSet<PeerId>,
     lanes: Vec<Link>,
@@ -89,6 +91,7 @@ impl<N: Network> Driver<N> {
             socket,
             steer: None,
             drops: [0; DropReason::COUNT],
+            wan_failed: None,
             unresolved: BTreeSet::new(),
             lanes: Vec::new(),
             tables,
@@ -253,14 +256,7 @@ impl<N: Network> Driver<N> {
                 }
             }
             Report::LanGone => return Some(End::Asked("the tunnel interface is gone")),
-            Report::WanFailed(error) => {
-                if !self.ground.ringed.is_empty() {
-                    tracing::warn!(%error, "the wan rings fail: packets take the kernel's socket from here on");
-                    self.ground.ringed.clear();
-                    self.steer = None;
-                    self.doubt_paths();
-                }
-            }
+            Report::WanFailed(error) => self.wan_failed = Some(error),
             Report::LaneFailed(what) => return Some(End::Failed(what)),
         }
         None

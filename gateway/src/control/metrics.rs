@@ -158,6 +158,20 @@ fn backends(families: &mut Families, status: &Status) {
             }
         }
     }
+    families.add(
+        "landbridge_wan_ring_interfaces",
+        "Wan interfaces whose rings are bound.",
+        MetricType::GAUGE,
+        &[("device", &status.interface)],
+        status.wan.interfaces.len() as f64,
+    );
+    families.add(
+        "landbridge_wan_rings_lost_total",
+        "Times that the rings of a wan interface were lost.",
+        MetricType::COUNTER,
+        &[("device", &status.interface)],
+        status.wan.rings_lost as f64,
+    );
     for interface in &status.wan.interfaces {
         families.add(
             "landbridge_wan_interface_info",
@@ -369,7 +383,12 @@ mod tests {
             listen_port: 51820,
             mtu: 1420,
             uptime_seconds: 7,
-            wan: WanStatus { backend: "udp".to_owned(), reason: "configured".to_owned(), interfaces: Vec::new() },
+            wan: WanStatus {
+                backend: "udp".to_owned(),
+                reason: "configured".to_owned(),
+                interfaces: Vec::new(),
+                rings_lost: 2,
+            },
             lan: LanStatus { backend: "tun".to_owned(), reason: "default".to_owned(), tso: true, uso: true, queues: 1 },
             crypto: CryptoStatus { engine: "ring".to_owned(), reason: "configured".to_owned() },
             lanes: vec![LaneStatus {
@@ -415,6 +434,7 @@ mod tests {
             "wireguard_peer_transmit_bytes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 20",
             "wireguard_peer_last_handshake_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1700000000",
             "landbridge_crypto_engine_info{device=\"lb0\",engine=\"ring\"} 1",
+            "landbridge_wan_rings_lost_total{device=\"lb0\"} 2",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
             "landbridge_xsk_rx_ring_full_total{interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",

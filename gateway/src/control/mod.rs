@@ -19,6 +19,7 @@ pub mod netlink;
 pub mod paths;
 pub mod privileges;
 pub mod report;
+pub mod rings;
 pub mod routing;
 pub mod sockets;
 pub mod tunnel;
@@ -47,6 +48,7 @@ use listeners::Listener;
 use names::{Names, Resolved};
 use netlink::{Monitor, News};
 use report::Facts;
+use rings::Rings;
 use tunnel::{Look, Tunnel};
 
 pub use serve::status_server;
@@ -98,6 +100,8 @@ pub struct Parts {
     pub fwmark: Option<u32>,
     /// Ends the gateway when its file vanishes.
     pub uapi: Option<Listener>,
+    /// The wan interfaces with rings.
+    pub rings: Rings,
     /// Whether the tunnel's MTU follows the ways to the peers.
     pub mtu_follows: bool,
 }
@@ -112,6 +116,7 @@ pub struct Control {
     lane_sockets: Vec<UdpSocket>,
     fwmark: Option<u32>,
     uapi: Option<Listener>,
+    rings: Rings,
     mtu_follows: bool,
     names: Names,
     resolved: mpsc::Receiver<Resolved>,
@@ -154,6 +159,7 @@ impl Control {
             lane_sockets: parts.lane_sockets,
             fwmark: parts.fwmark,
             uapi: parts.uapi,
+            rings: parts.rings,
             mtu_follows: parts.mtu_follows,
             names,
             resolved,
@@ -268,7 +274,10 @@ impl Control {
             self.driver.endpoint.handle_timeout(now, WallClock(SystemTime::now()));
         }
         if self.news_due.is_some_and(|due| due <= now) {
-            self.take_news();
+            self.take_news(now);
+        }
+        if let Some(error) = self.driver.wan_failed.take() {
+            self.doubt_rings(&error, now);
         }
         if self.tunnel_due <= now
             && let Some(end) = self.look_at_tunnel(now)
@@ -302,6 +311,7 @@ impl Control {
         if let Some(due) = names.run(now) {
             self.tick_due = self.tick_due.min(due);
         }
+        self.look_at_rings(now);
         if self.uapi.as_ref().is_some_and(|uapi| !uapi.is_there()) {
             return Some(End::Asked("its UAPI socket was removed"));
         }
@@ -309,14 +319,15 @@ impl Control {
     }
 
     /// Routes, addresses, links or neighbours changed.
-    fn take_news(&mut self) {
+    fn take_news(&mut self, now: Instant) {
         let news = std::mem::take(&mut self.news);
         self.news_due = None;
         if news.links {
             if let Err(error) = self.driver.network.read_links() {
                 tracing::warn!(%error, "cannot read the interfaces of this host");
             }
-            self.tunnel_due = Instant::now();
+            self.tunnel_due = now;
+            self.look_at_rings(now);
         }
         if news.addresses {
             self.steer_addresses();

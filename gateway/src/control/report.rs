@@ -34,8 +34,12 @@ pub struct Facts {
 pub struct Ring {
     /// Name of its interface.
     pub interface: String,
+    /// Index of its interface.
+    pub if_index: u32,
     /// The queue.
     pub queue: u32,
+    /// Whether the kernel granted zero-copy.
+    pub zero_copy: bool,
     /// A second descriptor of its socket.
     pub socket: OwnedFd,
 }

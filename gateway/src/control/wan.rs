@@ -10,7 +10,7 @@ use landbridge_xsk::{Memory, MemoryConfig, Xsk, XskConfig};
 
 use super::netlink::Netlink;
 use super::netlink::routes::RouteQuery;
-use crate::settings::{Settings, WanBackend};
+use crate::settings::{Settings, Wan, WanBackend};
 use crate::steer::{self, Interface};
 
 /// Drivers whose rings reach the network card without a copy.
@@ -59,24 +59,26 @@ impl Choice {
 
     /// One configuration for each queue of each interface.
     #[must_use]
-    pub fn rings(&self, settings: &Settings) -> Vec<XskConfig> {
-        let queues = self.interfaces.iter().flat_map(|interface| {
-            (0..interface.rx_queues.clamp(1, QUEUES_MAX)).map(move |queue| (interface.index, queue))
-        });
-        queues.map(|(if_index, queue)| ring(settings, if_index, queue)).collect()
+    pub fn rings(&self, wan: &Wan) -> Vec<XskConfig> {
+        self.interfaces.iter().flat_map(|interface| rings_of(wan, interface)).collect()
     }
 }
 
-fn ring(settings: &Settings, if_index: u32, queue: u32) -> XskConfig {
-    let entries = if settings.wan.ring == 0 { RING } else { settings.wan.ring }.next_power_of_two();
+/// One configuration for each queue of an interface.
+pub fn rings_of(wan: &Wan, interface: &Interface) -> impl Iterator<Item = XskConfig> {
+    (0..interface.rx_queues.clamp(1, QUEUES_MAX)).map(|queue| ring(wan, interface.index, queue))
+}
+
+fn ring(wan: &Wan, if_index: u32, queue: u32) -> XskConfig {
+    let entries = if wan.ring == 0 { RING } else { wan.ring }.next_power_of_two();
     XskConfig {
         if_index,
         queue,
         rx_ring: entries,
         tx_ring: entries,
         fill_ring: entries,
-        copy: settings.wan.copy,
-        busy_poll: settings.wan.busy_poll,
+        copy: wan.copy,
+        busy_poll: wan.busy_poll,
     }
 }
 
@@ -136,7 +138,7 @@ fn automatic(settings: &Settings, netlink: &mut Netlink) -> Choice {
 fn try_zero_copy(settings: &Settings, interface: &Interface) -> std::io::Result<bool> {
     let sizes = MemoryConfig { frames: 4096, frame_size: 2048, jumbo_frames: 0, huge_pages: false };
     let (memory, mut pool) = Memory::new(sizes)?;
-    let socket = Xsk::open(&ring(settings, interface.index, 0), &memory)?;
+    let socket = Xsk::open(&ring(&settings.wan, interface.index, 0), &memory)?;
     let zero_copy = socket.bound().zero_copy;
     socket.close(&mut pool);
     Ok(zero_copy)

@@ -50,7 +50,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         for _ in 0..BURSTS_PER_TURN {
             let Some(job) = self.desk.job() else { break };
             let received = self.wan.receive(&mut self.pool, &mut self.datagrams, &self.stats);
-            self.note_wan(received, now);
+            self.note_socket(received, now);
             if self.datagrams.frames.is_empty() {
                 self.desk.put(job);
                 break;

@@ -189,7 +189,10 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 }
                 Command::Socket(socket) => {
                     let replaced = self.wan.replace_socket(socket);
-                    self.note_wan(replaced, now);
+                    self.note_socket(replaced, now);
+                }
+                Command::Rings { if_index, rings } => {
+                    self.wan.replace_rings(&mut self.pool, if_index, rings);
                 }
                 Command::Data { remote, local, bytes } => {
                     self.take_forwarded(Origin { remote, local }, &bytes);
@@ -239,11 +242,26 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
     }
 
-    pub(super) fn note_wan(&mut self, result: io::Result<()>, now: Instant) {
+    /// The kernel's socket failed: there is no other way for what it carries, so it is only told.
+    pub(super) fn note_socket(&mut self, result: io::Result<()>, now: Instant) {
         let Err(error) = result else { return };
+        if self.is_news(now) {
+            tracing::warn!(%error, "the kernel's UDP socket fails");
+        }
+    }
+
+    /// Whether a failure is told, after those of a moment ago.
+    fn is_news(&mut self, now: Instant) -> bool {
         let quiet = self.failed_at.is_some_and(|at| now.saturating_duration_since(at) < FAILURE_INTERVAL);
         if !quiet {
             self.failed_at = Some(now);
+        }
+        !quiet
+    }
+
+    pub(super) fn note_wan(&mut self, result: io::Result<()>, now: Instant) {
+        let Err(error) = result else { return };
+        if self.is_news(now) {
             self.report(Report::WanFailed(error));
         }
     }

@@ -81,6 +81,8 @@ pub struct LaneHandle {
     pub stats: Arc<LaneStats>,
     /// The wan queues it has bound.
     pub rings: Vec<RingBound>,
+    /// Its packet memory, for rings that come later.
+    pub memory: Memory,
     /// The core it is pinned to.
     pub cpu: Option<usize>,
 }
@@ -177,6 +179,12 @@ impl Lanes {
         &self.handles
     }
 
+    /// The wan queues that the lanes have bound. Who takes them decides how long the kernel keeps the queues, as each holds
+    /// a descriptor.
+    pub fn take_rings(&mut self) -> Vec<RingBound> {
+        self.handles.iter_mut().flat_map(|handle| std::mem::take(&mut handle.rings)).collect()
+    }
+
     /// Tells every lane to end and waits for it, but not for ever. True when all ended in time and every frame of their
     /// packet memory came home; what did not is in the log.
     pub fn stop(self) -> bool {
@@ -221,7 +229,7 @@ fn start_one(
         None => LanSide::None,
     };
     let stats = Arc::new(LaneStats::default());
-    let handle = LaneHandle { link: link.clone(), stats: Arc::clone(&stats), rings: bound, cpu };
+    let handle = LaneHandle { link: link.clone(), stats: Arc::clone(&stats), rings: bound, memory, cpu };
     let wan = WanSide::new(rings, socket);
     let engine = Lane::new(wan, lan, pool, desk, Arc::clone(published), link, stats);
     let thread = thread::Builder::new()

@@ -10,6 +10,8 @@ use landbridge_proto::{PeerId, ReceiverIndex};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::wan_xdp::WanXdp;
+
 /// The largest datagram that a lane passes to the control task: handshakes are 148 bytes at most.
 pub const CONTROL_DATAGRAM_MAX: usize = 256;
 
@@ -39,7 +41,7 @@ pub enum Report {
     Datagram(ControlDatagram),
     /// The tunnel interface is gone: the gateway ends.
     LanGone,
-    /// A wan interface or its queue is gone or failing.
+    /// The rings of a wan interface fail to send: it is down, gone or failing.
     WanFailed(io::Error),
     /// The lane itself failed (it was not asked to stop).
     LaneFailed(String),
@@ -72,6 +74,13 @@ pub enum Command {
     },
     /// Use this kernel socket from here on (the listen port changed); the one in use is closed.
     Socket(std::net::UdpSocket),
+    /// Close the rings of this interface, and use these from here on.
+    Rings {
+        /// Its index.
+        if_index: u32,
+        /// In place of those closed; none leaves the interface's packets to the kernel's socket.
+        rings: Vec<WanXdp>,
+    },
     /// Waiting packets of this peer are to be dropped: its handshake was given up, or it was removed.
     Abandon(PeerId),
     /// End.

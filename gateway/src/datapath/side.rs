@@ -14,6 +14,7 @@ use rustix::event::PollFd;
 
 use super::stats::LaneStats;
 use super::tables::Path;
+use super::wan_xdp::WanXdp;
 
 /// Where a datagram came from, and to which address of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,6 +103,9 @@ pub trait Wan {
     /// # Errors
     /// What the kernel said of the socket; the side goes on with the one it had.
     fn replace_socket(&mut self, socket: std::net::UdpSocket) -> io::Result<()>;
+
+    /// Closes the rings of an interface and uses others in their place; a side without rings lets go of them.
+    fn replace_rings(&mut self, _pool: &mut Pool, _if_index: u32, _rings: Vec<WanXdp>) {}
 
     /// Ends: every frame goes home.
     fn close(&mut self, pool: &mut Pool);

@@ -91,6 +91,15 @@ impl Wan for WanSide {
         }
     }
 
+    fn replace_rings(&mut self, pool: &mut Pool, if_index: u32, rings: Vec<WanXdp>) {
+        let (closed, kept) = self.rings.drain(..).partition(|ring| ring.if_index == if_index);
+        self.rings = kept;
+        for ring in Vec::into_iter(closed) {
+            ring.close(pool);
+        }
+        self.rings.extend(rings);
+    }
+
     fn close(&mut self, pool: &mut Pool) {
         for ring in self.rings.drain(..) {
             ring.close(pool);

@@ -14,11 +14,12 @@ use crate::control::listeners::{Listener, uapi_path};
 use crate::control::netlink::Netlink;
 use crate::control::netlink::routes::RouteQuery;
 use crate::control::report::{Facts, Ring};
+use crate::control::rings::Rings;
 use crate::control::routing;
 use crate::control::sockets::Sockets;
 use crate::control::tunnel::Tunnel;
 use crate::control::wan::Choice;
-use crate::datapath::lanes::{LaneConfig, Lanes, Offloads};
+use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
 use crate::settings::Settings;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
 
@@ -102,7 +103,7 @@ impl Opened {
     ) -> anyhow::Result<Self> {
         let name = settings.interface.as_str();
         let made_here = options.tun_fd.is_none();
-        let crew = Crew::new(settings, choice.rings(settings).len(), !made_here);
+        let crew = Crew::new(settings, choice.rings(&settings.wan).len(), !made_here);
         let sockets = Sockets::open(settings.listen_port, crew.busy, fwmark)?;
         let lane_sockets =
             sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
@@ -140,17 +141,17 @@ pub(super) fn lan_status(tun: &Tun, queues: usize) -> LanStatus {
 }
 
 /// What does not change while the gateway runs.
-pub(super) fn facts(choice: &Choice, lan: LanStatus, crypto: CryptoStatus, lanes: &Lanes) -> std::io::Result<Facts> {
-    let wan = WanStatus { backend: choice.backend().to_owned(), reason: choice.reason.clone(), interfaces: Vec::new() };
+pub(super) fn facts(choice: &Choice, lan: LanStatus, crypto: CryptoStatus, lanes: &mut Lanes) -> Facts {
+    let wan = WanStatus {
+        backend: choice.backend().to_owned(),
+        reason: choice.reason.clone(),
+        interfaces: Vec::new(),
+        rings_lost: 0,
+    };
+    let rings = rings_of(lanes, choice);
     let handles = lanes.handles().iter();
-    Ok(Facts {
-        started: Instant::now(),
-        wan,
-        lan,
-        crypto,
-        lanes: handles.map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect(),
-        rings: rings_of(lanes, choice)?,
-    })
+    let lanes = handles.map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect();
+    Facts { started: Instant::now(), wan, lan, crypto, lanes, rings }
 }
 
 /// What each lane owns: queues of the wan in turn, a socket and a queue of the tunnel interface as long as there are any.
@@ -183,14 +184,24 @@ pub(super) fn lane_configs(
     configs
 }
 
+/// The wan interfaces with rings, and the memory of the lanes that serve them.
+pub(super) fn rings(settings: &Settings, choice: &Choice, lanes: &Lanes, busy: usize) -> Rings {
+    let memories = lanes.handles().iter().take(busy).map(|handle| handle.memory.clone()).collect();
+    Rings::new(settings.wan.clone(), choice, memories)
+}
+
 /// Every wan queue with rings, by a second descriptor of its socket.
-fn rings_of(lanes: &Lanes, choice: &Choice) -> std::io::Result<Vec<Ring>> {
-    let rings = lanes.handles().iter().flat_map(|handle| &handle.rings);
-    rings
-        .map(|ring| {
-            let interface = choice.interfaces.iter().find(|interface| interface.index == ring.if_index);
-            let interface = interface.map(|interface| interface.name.clone()).unwrap_or_default();
-            Ok(Ring { interface, queue: ring.queue, socket: ring.fd.try_clone()? })
+fn rings_of(lanes: &mut Lanes, choice: &Choice) -> Vec<Ring> {
+    let name = |if_index| choice.interfaces.iter().find(|interface| interface.index == if_index);
+    lanes
+        .take_rings()
+        .into_iter()
+        .map(|RingBound { if_index, queue, fd, bound }| Ring {
+            interface: name(if_index).map(|interface| interface.name.clone()).unwrap_or_default(),
+            if_index,
+            queue,
+            zero_copy: bound.zero_copy,
+            socket: fd,
         })
         .collect()
 }

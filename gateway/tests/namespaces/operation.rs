@@ -14,7 +14,7 @@ use blake2::{Blake2s256, Blake2sMac};
 use landbridge_xsk::{Tun, TunConfig};
 
 use crate::lab::{
-    Echo, Flow, Gateway, Lab, Namespace, Outside, PORT, Program, Sites, Wan, connected, eventually, landbridge,
+    Echo, Flow, Gateway, Lab, Namespace, Outside, PORT, Program, Sites, Veth, Wan, connected, eventually, landbridge,
     tunnel_v4, tunnel_v6, uapi_socket,
 };
 
@@ -165,6 +165,62 @@ fn a_host_with_two_addresses_answers_from_the_one_that_was_asked_over_sockets() 
 #[test]
 fn a_host_with_two_addresses_answers_from_the_one_that_was_asked_over_rings() {
     answers_from_the_address_that_was_asked(Wan::Xdp);
+}
+
+fn outlives_its_wan_interface(user: Option<&str>) {
+    let Some(lab) = Lab::open() else { return };
+    let sites = Sites::build(&lab);
+    let bridge = |inside: &str, outside: &str| {
+        Veth { left: (&sites.a, inside), right: (&sites.net, outside), queues: 2 }.create();
+        sites.net.ip(&format!("link set {outside} master br0"));
+    };
+    bridge("alt0", "palt");
+    sites.a.ip("addr add 10.77.0.3/24 dev alt0 metric 4000");
+    let (mut left, mut right) = sites.gateways(&lab, Program::Up(Wan::Xdp), Program::Up(Wan::Udp), Outside::V4);
+    left.user = user.map(str::to_owned);
+    left.start();
+    right.start();
+    let echo = Echo::start(&sites.b, tunnel_v4(2));
+    let flow = Flow::start(&sites.a, &echo, PACE);
+    flow.goes_on("traffic by the rings", SOON);
+    let path = || left.status().peers[0].path.clone();
+    eventually("the path uses the rings", SOON, || (path() == "xdp wan0").then_some(()));
+    for times in 1..=2 {
+        sites.a.ip("link del wan0");
+        flow.goes_on("traffic by the other interface", SOON);
+        let status = left.status();
+        assert!(status.peers[0].path.starts_with("socket"), "{}", status.peers[0].path);
+        assert!(status.wan.interfaces.is_empty() && status.wan.reason.contains("is gone"), "{:?}", status.wan);
+        assert_eq!(status.wan.rings_lost, times);
+        bridge("wan0", "pa");
+        sites.a.ip("addr add 10.77.0.1/24 dev wan0");
+        eventually("the path uses the rings again", SOON, || (path() == "xdp wan0").then_some(()));
+        let redirected = || left.status().xdp_verdicts.get("redirected").copied().unwrap_or(0);
+        let before = redirected();
+        flow.goes_on("traffic by the rings that are back", SOON);
+        assert!(redirected() >= before + 10, "packets come by the rings: {:?}", left.status().xdp_verdicts);
+        assert_eq!(left.status().wan.interfaces.len(), 1);
+        assert!(!left.status().wan.reason.contains("is gone"));
+    }
+    // Down for a moment: the rings stay.
+    sites.a.ip("link set wan0 down");
+    flow.goes_on("traffic by the other interface", SOON);
+    sites.a.ip("link set wan0 up");
+    eventually("the path uses the rings again", SOON, || (path() == "xdp wan0").then_some(()));
+    flow.goes_on("traffic after it was down", SOON);
+    let process = left.process().clone();
+    assert!(left.stop().success());
+    assert!(!process.output().contains("did not come home"), "no frame is missing: {}", process.output());
+}
+
+#[test]
+fn a_wan_interface_that_vanishes_and_comes_back_has_its_rings_again() {
+    outlives_its_wan_interface(None);
+}
+
+#[test]
+fn rings_come_back_also_to_a_gateway_that_has_left_root() {
+    outlives_its_wan_interface(Some("nobody"));
 }
 
 fn takes_the_default_route(wan: Wan) {
