@@ -10,7 +10,9 @@ use landbridge_proto::{AllowedIps, PeerId, ReplayWindow};
 use crate::measure::{Case, Sample};
 
 const GROUP: &str = "tables";
-const PEERS: [u32; 4] = [10, 100, 1000, 10_000];
+const PEERS: [u32; 5] = [10, 100, 1000, 10_000, 130_000];
+/// Single addresses, one beside the other, as a list of hosts has them.
+const HOSTS: u32 = 130_000;
 const LOOKUPS: usize = 16_384;
 const COUNTERS: u64 = 65_536;
 const SESSIONS: usize = 65_536;
@@ -22,6 +24,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(look_up_v4(peers));
         cases.push(look_up_v6(peers));
     }
+    cases.extend([look_up_hosts_v4(), look_up_hosts_v6(), insert_hosts()]);
     cases.extend([replay_in_order(), replay_shuffled(), sessions()]);
     cases
 }
@@ -81,6 +84,51 @@ fn look_up_v6(peers: u32) -> Case {
         sample
     };
     Case::new(GROUP, format!("allowed IPs, {peers} peers, IPv6"), sample).without_allocations()
+}
+
+fn hosts() -> AllowedIps {
+    let mut routes = AllowedIps::new();
+    for i in 0..HOSTS {
+        let peer = PeerId { slot: i % 7, generation: 0 };
+        routes.insert(IpNet::V4(Ipv4Addr::from(0x0a00_0000 + i).into()), peer);
+        routes.insert(IpNet::V6(Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(i)).into()), peer);
+    }
+    routes
+}
+
+fn look_up_hosts_v4() -> Case {
+    let routes = hosts();
+    let hosts: Vec<_> = scattered(LOOKUPS).map(|n| Ipv4Addr::from(0x0a00_0000 + n % HOSTS)).collect();
+    let sample = move || {
+        let mut sample = Sample::default();
+        let found = sample.time(LOOKUPS, || hosts.iter().filter(|host| routes.lookup_v4(**host).is_some()).count());
+        assert_eq!(found, LOOKUPS);
+        sample
+    };
+    Case::new(GROUP, format!("allowed IPs, {HOSTS} hosts, IPv4"), sample).without_allocations()
+}
+
+fn look_up_hosts_v6() -> Case {
+    let routes = hosts();
+    let address = |n: u32| Ipv6Addr::from((0xfd00_u128 << 112) + u128::from(n % HOSTS));
+    let hosts: Vec<_> = scattered(LOOKUPS).map(address).collect();
+    let sample = move || {
+        let mut sample = Sample::default();
+        let found = sample.time(LOOKUPS, || hosts.iter().filter(|host| routes.lookup_v6(**host).is_some()).count());
+        assert_eq!(found, LOOKUPS);
+        sample
+    };
+    Case::new(GROUP, format!("allowed IPs, {HOSTS} hosts, IPv6"), sample).without_allocations()
+}
+
+fn insert_hosts() -> Case {
+    let sample = || {
+        let mut sample = Sample::default();
+        let routes = sample.time(2 * HOSTS as usize, hosts);
+        assert_eq!(routes.len(), 2 * HOSTS as usize);
+        sample
+    };
+    Case::new(GROUP, format!("allowed IPs, inserting 2 x {HOSTS} hosts"), sample)
 }
 
 fn replay(name: &str, counters: Vec<u64>) -> Case {
