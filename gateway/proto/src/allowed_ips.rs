@@ -2,6 +2,8 @@
 //!
 //! Enters: prefixes with their owners, and addresses. Leaves: owners. Never does: allocate on lookup.
 
+mod blocks;
+mod key;
 mod trie;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -202,6 +204,9 @@ mod tests {
         prop_oneof![
             (0_u32..4, 0_u32..4, 0_u32..8).prop_map(|(a, b, c)| IpAddr::V4((a << 30 | b << 15 | c).into())),
             (0_u128..4, 0_u128..4, 0_u128..8).prop_map(|(a, b, c)| IpAddr::V6((a << 126 | b << 63 | c).into())),
+            // Or close together, so that nodes have many children.
+            (0_u32..4096).prop_map(|a| IpAddr::V4((a << 9).into())),
+            (0_u128..4096).prop_map(|a| IpAddr::V6((a << 61).into())),
         ]
     }
 
@@ -219,7 +224,7 @@ mod tests {
                 12 => (nets(), 0_u32..5).prop_map(|(n, p)| Op::Insert(n, p)),
                 8 => (nets(), 0_u32..5).prop_map(|(n, p)| Op::Remove(n, p)),
                 1 => (0_u32..5).prop_map(Op::RemovePeer),
-            ], 1..120),
+            ], 1..250),
             asked in proptest::collection::vec(addresses(), 40),
         ) {
             let (mut ips, mut naive) = (AllowedIps::new(), Naive::default());
