@@ -4,7 +4,7 @@
 //! holds a key. Never does: allocate or write on lookup, or hold pointers; nodes name each other by index, so a
 //! clone is a few copies of memory.
 //!
-//! A node stands at a multiple of six bits. It holds the prefixes that end within its six bits, and its children stand
+//! A node stands at a multiple of six bits (see [`super::key`]). It holds the prefixes that end within its six bits, and its children stand
 //! where its six bits lead; of each kind a bitmap says which there are, and they lie in one run, so that the number of
 //! bits set before one is its place. Nodes that would neither hold a prefix nor branch are left out, and each node
 //! knows the bits above it. So 130,000 prefixes of either family are three or four nodes deep.
@@ -44,13 +44,13 @@ struct Node<K> {
     children: u64,
     first_prefix: u32,
     first_child: u32,
-    /// Bits of an address above it.
+    /// Its place: see [`super::key`].
     level: u8,
 }
 
 impl<K: Key> Node<K> {
     fn bare(key: K, level: u8) -> Self {
-        Self { key: key.masked(level), prefixes: 0, children: 0, first_prefix: NIL, first_child: NIL, level }
+        Self { key: key.above(level), prefixes: 0, children: 0, first_prefix: NIL, first_child: NIL, level }
     }
 
     #[inline]
@@ -129,9 +129,9 @@ impl<K: Key> Trie<K> {
 
     /// Gives a prefix to an owner and returns the one that had it.
     pub(super) fn insert(&mut self, key: K, len: u8, owner: PeerId) -> Option<PeerId> {
-        let key = key.masked(len);
-        let at = self.grow_to(key, len - len % STRIDE);
-        let bit = prefix_bit(key, len);
+        let key = key.above(len + K::PAD);
+        let (level, bit) = place_of(key, len);
+        let at = self.grow_to(key, level);
         let Node { prefixes, first_prefix, .. } = *self.nodes.at_mut(at);
         let place = below(prefixes, bit);
         if prefixes & (1 << bit) == 0 {
@@ -154,8 +154,8 @@ impl<K: Key> Trie<K> {
 
     /// Takes a prefix from an owner; false when it does not own it.
     pub(super) fn remove(&mut self, key: K, len: u8, owner: PeerId) -> bool {
-        let key = key.masked(len);
-        let level = len - len % STRIDE;
+        let key = key.above(len + K::PAD);
+        let (level, bit) = place_of(key, len);
         let (mut parent, mut at) = (NIL, ROOT);
         let node = loop {
             let Some(&node) = self.nodes.at(at) else { return false };
@@ -168,7 +168,6 @@ impl<K: Key> Trie<K> {
             let Some(child) = node.child(key.chunk(node.level)) else { return false };
             (parent, at) = (at, child);
         };
-        let bit = prefix_bit(key, len);
         let place = below(node.prefixes, bit);
         if node.prefixes & (1 << bit) == 0 {
             return false;
@@ -206,7 +205,7 @@ impl<K: Key> Trie<K> {
         })
     }
 
-    /// The node for the first `level` bits of a key, made when it is not there.
+    /// The node at a level on the way of a key, made when it is not there.
     fn grow_to(&mut self, key: K, level: u8) -> u32 {
         if self.nodes.at(ROOT).is_none() {
             self.nodes.insert(ROOT, 0, 0, Node::bare(key, 0));
@@ -312,10 +311,12 @@ impl<K: Key> Trie<K> {
     }
 }
 
-/// The bit of [`Node::prefixes`] that stands for a prefix.
-fn prefix_bit<K: Key>(key: K, len: u8) -> usize {
-    let extra = len % STRIDE;
-    (1 << extra) | (key.chunk(len - extra) >> (STRIDE - extra))
+/// Where a prefix ends: the level of its node, and its bit of [`Node::prefixes`].
+fn place_of<K: Key>(key: K, len: u8) -> (u8, usize) {
+    let end = len + K::PAD;
+    let extra = end % STRIDE;
+    let level = end - extra;
+    (level, (1 << extra) | (key.chunk(level) >> (STRIDE - extra)))
 }
 
 #[cfg(test)]
