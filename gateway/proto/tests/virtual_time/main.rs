@@ -1,5 +1,6 @@
 //! Endpoints over a simulated network, in virtual time.
 
 mod flood;
+mod many;
 mod pair;
 mod world;
