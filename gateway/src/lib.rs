@@ -11,6 +11,8 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod demo;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gateway;
 pub mod settings;
 pub mod status;

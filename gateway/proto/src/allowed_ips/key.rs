@@ -1,8 +1,8 @@
 //! Addresses as integers, and the places in them where nodes of the trie stand.
 //!
-//! Places are counted as if `PAD` zero bits stood before the address, which are no part of the integer: with them the
-//! common lengths of prefixes (/24 and /32, /64 and /128) end within a node's six bits and not just behind them, so that
-//! neighbours share a node.
+//! Places are counted as if `PAD` zero bits stood before the address, which are no part of the integer: with them
+//! the common lengths of prefixes (/24 and /32, /64 and /128) end within a node's six bits and not just behind them,
+//! so that neighbours share a node.
 
 /// Bits of an address that one node of the trie decides on.
 pub(super) const STRIDE: u8 = 6;
