@@ -6,8 +6,8 @@
 //!
 //! A node stands at a multiple of six bits (see [`super::key`]). It holds the prefixes that end within its six bits,
 //! and its children stand where its six bits lead; of each kind a bitmap says which there are, and they lie in one
-//! run, so that the number of bits set before one is its place. Nodes that would neither hold a prefix nor branch are left out, and each node
-//! knows the bits above it. So 130,000 prefixes of either family are three or four nodes deep.
+//! run, so that the number of bits set before one is its place. Nodes that would neither hold a prefix nor branch are
+//! left out, and each node knows the bits above it. So 130,000 prefixes of either family are three or four nodes deep.
 //!
 //! Prefixes of one owner are linked in a list, so that an owner's prefixes are listed and removed without a scan.
 
