@@ -2,6 +2,7 @@
 //! bends as it likes.
 
 mod bad_input;
+mod gateways;
 mod stealing;
 mod traffic;
 mod waiting;
