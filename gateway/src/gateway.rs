@@ -30,13 +30,12 @@ use crate::control::listeners::Listener;
 use crate::control::netlink::Netlink;
 use crate::control::paths::Ground;
 use crate::control::routing::{self, Plan, Routing};
-use crate::control::wan::{self, Choice};
+use crate::control::wan::Choice;
 use crate::control::{self, Control, Parts, crypto, privileges};
 use crate::datapath::lanes::{self, Lanes, Offloads};
 use crate::datapath::report::Waker;
 use crate::datapath::tables::{Published, Tables};
 use crate::settings::{Origin, Settings};
-use crate::steer::Steer;
 use open::{Claims, Opened};
 
 /// Who configures the gateway, and what ends it.
@@ -122,12 +121,31 @@ async fn live(settings: Settings, mut options: RunOptions) -> anyhow::Result<()>
 fn signals() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+    // A terminal that closes would end us with rules left behind; under nohup it is to change nothing.
+    let mut hangup = match hangup_is_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup()).context("cannot catch SIGHUP")?),
+    };
     Ok(async move {
+        let hung_up = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
+            _ = hung_up => "SIGHUP",
         }
     })
+}
+
+/// Whether whoever started us wants SIGHUP ignored: the mask's lowest bit.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// A gateway that runs: what has to be given back, and in which order.
@@ -157,10 +175,9 @@ impl Gateway {
             RunMode::Wg => Plan { table: None, own: None },
         };
         let fwmark = settings.fwmark.filter(|mark| *mark != 0).or(plan.own.map(|own| own.mark));
-        let choice = wan::choose(settings, &mut netlink)?;
+        let (choice, steer) = open::wan(settings, &mut netlink)?;
         let Opened { sockets, lane_sockets, tun, tunnel, mtu, crew } =
             Opened::open(settings, options, &choice, fwmark, &mut netlink)?;
-        let steer = (!choice.interfaces.is_empty()).then(Steer::load).transpose()?;
         let lan = open::lan_status(&tun, crew.busy);
         let offloads = Offloads { tso: tun.tso, uso: tun.uso };
         let rings = choice.rings(&settings.wan);

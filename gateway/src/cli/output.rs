@@ -45,6 +45,11 @@ fn scaled(count: u64, step: f64, units: &[&str]) -> String {
     if unit == 0 { format!("{count} {}", units[0]) } else { format!("{value:.2} {}", units[unit]) }
 }
 
+/// `1 queue`, `2 queues`.
+pub(crate) fn plural(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
+}
+
 /// `2 d 3 h 4 min 5 s`.
 pub(crate) fn seconds(total: u64) -> String {
     let parts = [(total / 86400, "d"), (total / 3600 % 24, "h"), (total / 60 % 60, "min"), (total % 60, "s")];
@@ -61,6 +66,11 @@ mod tests {
     fn a_cause_that_is_in_the_message_already_is_not_said_again() {
         let error = anyhow::anyhow!("no such device").context("binding eth9: no such device (name another)");
         assert_eq!(causes(&error.context("lane 0")), "lane 0: binding eth9: no such device (name another)");
+    }
+
+    #[test]
+    fn one_is_one_and_more_are_many() {
+        assert_eq!([0, 1, 2].map(|n| plural(n, "queue")), ["0 queues", "1 queue", "2 queues"]);
     }
 
     #[test]

@@ -102,7 +102,11 @@ fn page(status: &Status) -> String {
         (false, true) => "UDP offload",
         (false, false) => "no offload",
     };
-    line(2, "lan", format!("{} ({} queues, {offloads}): {}", lan.backend, lan.queues, lan.reason));
+    line(
+        2,
+        "lan",
+        format!("{} ({}, {offloads}): {}", lan.backend, output::plural(lan.queues as u64, "queue"), lan.reason),
+    );
     line(2, "crypto", format!("{}: {}", status.crypto.engine, status.crypto.reason));
     for lane in &status.lanes {
         line(2, &format!("lane {}", lane.lane), self::lane(lane));
@@ -130,7 +134,8 @@ fn wan(wan: &WanStatus) -> String {
         .map(|interface| {
             let driver = interface.driver.as_deref().unwrap_or("unknown driver");
             let (mode, copy) = (&interface.xdp_mode, &interface.copy_mode);
-            format!("{} ({driver}, {mode}, {copy}, {} queues)", interface.name, interface.queues)
+            let queues = output::plural(interface.queues.into(), "queue");
+            format!("{} ({driver}, {mode}, {copy}, {queues})", interface.name)
         })
         .collect();
     let on = if interfaces.is_empty() { String::new() } else { format!(" on {}", interfaces.join(", ")) };

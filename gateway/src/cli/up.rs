@@ -8,7 +8,7 @@ use nix::sys::signal;
 use nix::unistd;
 use sd_notify::NotifyState;
 
-use super::{args, backends, log, privileges};
+use super::{args, backends, log, output, privileges};
 use crate::config;
 use crate::gateway::{self, RunMode, RunOptions};
 use crate::settings::Origin;
@@ -22,7 +22,7 @@ pub(super) fn run(args: &args::Up) -> anyhow::Result<()> {
     }
     let settings = loaded.settings;
     privileges::check("up", settings.wan.backend, true)?;
-    let status = format!("interface {}, {} peers", settings.interface, settings.peers.len());
+    let status = format!("interface {}, {}", settings.interface, output::plural(settings.peers.len() as u64, "peer"));
     let mut options = RunOptions::new(RunMode::Up);
     options.origin = Some(Origin(args.file.clone()));
     options.ready = Some(Box::new(move || notify(&[NotifyState::Ready, NotifyState::Status(&status)])));

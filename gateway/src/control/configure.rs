@@ -92,6 +92,8 @@ impl Control {
     fn locate(&mut self, endpoints: &[([u8; 32], SocketAddr)]) {
         for (key, remote) in endpoints {
             if let Some(peer) = self.driver.endpoint.peer_by_key(key) {
+                // Who gives an address means it: a name of the configuration is not to take it back.
+                self.driver.adopt(peer).host = None;
                 self.driver.locate(peer, *remote, None);
             }
         }
@@ -137,6 +139,9 @@ impl Control {
         let now = Instant::now();
         self.names.note(resolved, now);
         self.tick_due = now;
+        if self.driver.peer(resolved.peer).is_none_or(|state| state.host.is_none()) {
+            return;
+        }
         let present = self.driver.endpoint.peer(resolved.peer).and_then(|view| view.endpoint);
         let Self { driver, .. } = self;
         let mark = driver.ground.mark;

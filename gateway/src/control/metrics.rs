@@ -19,6 +19,7 @@ use super::Query;
 use super::driver::Driver;
 use super::paths::Network;
 use super::report::{Facts, Ring, dropped};
+use crate::datapath::stats::LaneStats;
 use crate::status::{PeerStatus, Status};
 use landbridge_proto::DropReason;
 
@@ -72,7 +73,7 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
     }
     for lane in &status.lanes {
         for (name, value) in &lane.counters {
-            families.lane(lane.lane, name, *value);
+            families.lane(status, lane.lane, name, *value);
         }
     }
     for (reason, packets) in &extra.drops {
@@ -95,7 +96,7 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
     }
     backends(&mut families, status);
     for ring in &extra.rings {
-        families.ring(ring);
+        families.ring(status, ring);
     }
     // Writing to a String cannot fail, and no family is empty.
     TextEncoder::new().encode_to_string(&families.0).unwrap_or_default().into_bytes()
@@ -255,9 +256,9 @@ impl Families {
         self.add("wireguard_peer_info", "Constant 1, labelled with what the peer is.", MetricType::GAUGE, &info, 1.0);
     }
 
-    fn ring(&mut self, ring: &RingCounters) {
+    fn ring(&mut self, status: &Status, ring: &RingCounters) {
         let queue = ring.queue.to_string();
-        let labels = [("interface", ring.interface.as_str()), ("queue", &queue)];
+        let labels = [("device", status.interface.as_str()), ("interface", &ring.interface), ("queue", &queue)];
         let statistics = &ring.statistics;
         let counters = [
             ("rx_dropped", "Packets dropped by the kernel for want of anything else.", statistics.rx_dropped),
@@ -273,14 +274,14 @@ impl Families {
         }
     }
 
-    fn lane(&mut self, lane: usize, name: &str, value: u64) {
+    fn lane(&mut self, status: &Status, lane: usize, name: &str, value: u64) {
         let lane = lane.to_string();
-        let (family, help, kind) = if name == "frames_free" {
-            ("landbridge_lane_frames_free".to_owned(), "Free small frames in the lane's pool.", MetricType::GAUGE)
-        } else {
-            (format!("landbridge_lane_{name}_total"), "A counter of one lane.", MetricType::COUNTER)
+        let (family, kind) = match name {
+            "frames_free" => (format!("landbridge_lane_{name}"), MetricType::GAUGE),
+            _ => (format!("landbridge_lane_{name}_total"), MetricType::COUNTER),
         };
-        self.add(&family, help, kind, &[("lane", &lane)], value as f64);
+        let labels = [("device", status.interface.as_str()), ("lane", &lane)];
+        self.add(&family, LaneStats::help(name), kind, &labels, value as f64);
     }
 }
 
@@ -436,9 +437,10 @@ mod tests {
             "landbridge_crypto_engine_info{device=\"lb0\",engine=\"ring\"} 1",
             "landbridge_wan_rings_lost_total{device=\"lb0\"} 2",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
-            "landbridge_xsk_rx_ring_full_total{interface=\"eth1\",queue=\"3\"} 8",
+            "landbridge_xsk_rx_ring_full_total{device=\"lb0\",interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",
-            "landbridge_lane_wan_socket_rx_packets_total{lane=\"0\"} 3",
+            "# HELP landbridge_lane_wan_socket_rx_packets_total Datagrams of transport data received from the kernel's socket.",
+            "landbridge_lane_wan_socket_rx_packets_total{device=\"lb0\",lane=\"0\"} 3",
             "# TYPE landbridge_lane_frames_free gauge",
             "landbridge_backend_packets_total{device=\"lb0\",backend=\"socket\",direction=\"rx\"} 3",
             "landbridge_peer_handshake_duration_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.0015",

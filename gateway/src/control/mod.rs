@@ -302,7 +302,7 @@ impl Control {
         let end = self.hear_lanes();
         self.tick_due = now + if self.active { TICK_ACTIVE } else { TICK_IDLE };
         let Self { driver, names, .. } = self;
-        names.retain(|peer| driver.peer(peer).is_some());
+        names.retain(|peer| driver.peer(peer).is_some_and(|state| state.host.is_some()));
         for peer in std::mem::take(&mut driver.unresolved) {
             if let Some(host) = driver.peer(peer).and_then(|state| state.host.clone()) {
                 names.want(peer, host, now);

@@ -21,7 +21,7 @@ use super::report::Ring;
 use super::wan::{self, Choice};
 use crate::datapath::report::Command;
 use crate::datapath::wan_xdp::WanXdp;
-use crate::settings;
+use crate::settings::{self, WanBackend};
 use crate::status::WanInterfaceStatus;
 use crate::steer::{self, Interface};
 
@@ -73,7 +73,8 @@ impl Control {
     /// Tells the steering program port, addresses and sockets, and attaches it to all interfaces.
     ///
     /// # Errors
-    /// What the kernel refused, with the way out.
+    /// What the kernel refused, with the way out. Where nobody asked for rings, an interface that refuses the program goes
+    /// without them.
     pub fn begin_steering(&mut self) -> anyhow::Result<()> {
         self.steer_addresses();
         let port = self.driver.socket.port();
@@ -81,7 +82,12 @@ impl Control {
             steer.set_port(port)?;
         }
         for at in 0..self.rings.places.len() {
-            self.steer_to(at)?;
+            match self.steer_to(at) {
+                Err(error) if self.rings.wan.backend == WanBackend::Auto => {
+                    self.lose_rings(at, format!("{error:#}"), Instant::now());
+                }
+                result => result?,
+            }
         }
         Ok(())
     }

@@ -17,6 +17,8 @@ use crate::settings::{RouteTable, Settings};
 const OWN_TABLE: u32 = 51820;
 /// Bytes that WireGuard adds to a packet over IPv6: 40 of IP, 8 of UDP, 32 of its own.
 const OVERHEAD: u32 = 80;
+/// Gateways killed one after the other whose rules are taken away.
+const LEFTOVERS_MAX: usize = 16;
 /// What IPv6 needs.
 const MTU_MIN: u32 = 1280;
 /// Without any route to an endpoint: Ethernet's.
@@ -96,6 +98,9 @@ impl Routing {
     /// The route that was refused, and why.
     pub fn add(&mut self, netlink: &mut Netlink, settings: &Settings, if_index: u32, plan: Plan) -> anyhow::Result<()> {
         let Some(main) = plan.table else { return Ok(()) };
+        if let Some(own) = plan.own {
+            remove_leftovers(netlink, own);
+        }
         let mut nets: Vec<IpNet> = settings.peers.iter().flat_map(|peer| &peer.allowed_ips).map(IpNet::trunc).collect();
         nets.sort_unstable();
         nets.dedup();
@@ -142,6 +147,24 @@ impl Routing {
             if let Err(error) = netlink.delete_rule(rule, ipv4) {
                 tracing::warn!(?rule, %error, "a rule cannot be removed");
             }
+        }
+    }
+}
+
+/// A rule for our table that is there although the table is empty was left by a gateway that was killed, and with it one of
+/// the second kind, which others may have too.
+fn remove_leftovers(netlink: &mut Netlink, own: Own) {
+    if netlink.table_in_use(own.table).unwrap_or(true) {
+        return;
+    }
+    for ipv4 in [true, false] {
+        let first = Rule::NotMarked { mark: own.mark, table: own.table };
+        for _ in 0..LEFTOVERS_MAX {
+            if netlink.delete_rule(first, ipv4).is_err() {
+                break;
+            }
+            // It may have been removed by hand.
+            let _ = netlink.delete_rule(Rule::MainWithoutDefault, ipv4);
         }
     }
 }

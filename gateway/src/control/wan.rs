@@ -47,7 +47,8 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn socket(reason: impl Into<String>) -> Self {
+    /// The kernel's socket.
+    pub fn socket(reason: impl Into<String>) -> Self {
         Self { interfaces: Vec::new(), reason: reason.into() }
     }
 

@@ -50,6 +50,15 @@ macro_rules! lane_stats {
             pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($field), self.$field.value()),)+].into_iter()
             }
+
+            /// What a counter counts, for people.
+            #[must_use]
+            pub fn help(field: &str) -> &'static str {
+                match field {
+                    $(stringify!($field) => concat!($($doc),+).trim_ascii(),)+
+                    _ => "A counter of one lane.",
+                }
+            }
         }
     };
 }

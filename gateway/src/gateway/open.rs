@@ -18,10 +18,11 @@ use crate::control::rings::Rings;
 use crate::control::routing;
 use crate::control::sockets::Sockets;
 use crate::control::tunnel::Tunnel;
-use crate::control::wan::Choice;
+use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
-use crate::settings::Settings;
+use crate::settings::{Settings, WanBackend};
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
+use crate::steer::Steer;
 
 /// Lanes unless configured: more than this many seldom pay.
 const LANES_MAX: usize = 8;
@@ -54,6 +55,19 @@ impl Claims {
             None => Listener::bind(&uapi_path(name))?,
         };
         Ok(Self { status, uapi })
+    }
+}
+
+/// The choice of the wan side, and the XDP program if it is one with rings.
+pub(super) fn wan(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<(Choice, Option<Steer>)> {
+    let choice = wan::choose(settings, netlink)?;
+    if choice.interfaces.is_empty() {
+        return Ok((choice, None));
+    }
+    match Steer::load() {
+        Ok(steer) => Ok((choice, Some(steer))),
+        Err(error) if settings.wan.backend == WanBackend::Auto => Ok((Choice::socket(error.to_string()), None)),
+        Err(error) => Err(error.into()),
     }
 }
 
