@@ -140,6 +140,7 @@ pub struct ControlSocket {
 impl ControlSocket {
     fn new(socket: UdpSocket, port: u16) -> anyhow::Result<Self> {
         let state = UdpSocketState::new((&socket).into()).context("cannot prepare the control task's UDP socket")?;
+        landbridge_xsk::udp::forget_timestamps(socket.as_fd())?;
         allow_fragments(&socket)?;
         let ipv6 = socket.local_addr()?.is_ipv6();
         Ok(Self { socket, state, ipv6, port, buffer: vec![0; RECEIVE_MAX].into() })

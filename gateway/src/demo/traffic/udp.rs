@@ -8,6 +8,7 @@
 
 use std::io::IoSliceMut;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -119,6 +120,7 @@ pub(in crate::demo) fn trial(path: Path<'_>, rate: f64, duration: Duration, stop
 fn send(target: SocketAddr, rate: f64, duration: Duration, stop: &Stop) -> anyhow::Result<(u64, Duration)> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("the sender cannot bind")?;
     let state = UdpSocketState::new((&socket).into())?;
+    landbridge_xsk::udp::forget_timestamps(socket.as_fd())?;
     socket.set_nonblocking(false)?;
     drop(state.set_send_buffer_size((&socket).into(), 4 << 20));
     socket.set_write_timeout(Some(PATIENCE))?;
@@ -153,6 +155,7 @@ fn send(target: SocketAddr, rate: f64, duration: Duration, stop: &Stop) -> anyho
 /// Counts distinct datagrams until told to end.
 fn receive(socket: &UdpSocket, end: &AtomicBool) -> anyhow::Result<u64> {
     let state = UdpSocketState::new(socket.into())?;
+    landbridge_xsk::udp::forget_timestamps(socket.as_fd())?;
     socket.set_nonblocking(false)?;
     // What the tunnel delivered is not to be lost for want of a turn on a busy core; the demo has the right to exceed the
     // limit of ordinary programs.
