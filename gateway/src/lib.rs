@@ -15,5 +15,6 @@ pub mod demo;
 pub mod fuzzing;
 pub mod gateway;
 pub mod settings;
+pub mod sizes;
 pub mod status;
 pub mod steer;

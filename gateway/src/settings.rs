@@ -68,7 +68,7 @@ pub struct Settings {
     pub lanes: Option<usize>,
     /// What seals and opens packets.
     pub crypto: Crypto,
-    /// Small frames of packet memory per lane.
+    /// Small frames of packet memory per lane; zero picks by the number of rings.
     pub frames_per_lane: u32,
     /// Where Prometheus scrapes.
     pub metrics: Option<SocketAddr>,
@@ -89,7 +89,7 @@ pub struct Wan {
     pub xdp_mode: XdpMode,
     /// Never try zero-copy.
     pub copy: bool,
-    /// Entries of each AF_XDP ring.
+    /// Entries of each AF_XDP ring; zero picks by their number.
     pub ring: u32,
     /// Busy polling budget; `None` for off.
     pub busy_poll: Option<u32>,

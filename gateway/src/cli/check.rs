@@ -66,7 +66,9 @@ fn summary(loaded: &Loaded, text: &mut String) {
     lines.push(("wan", wan(settings)));
     lines.push(("lan", lan(settings)));
     let lanes = settings.lanes.map_or_else(|| "by cores and queues".to_owned(), |lanes| lanes.to_string());
-    lines.push(("lanes", format!("{lanes}, {} frames each", settings.frames_per_lane)));
+    let frames =
+        sized(settings.frames_per_lane, "frames by the number of queues", |frames| format!("{frames} frames each"));
+    lines.push(("lanes", format!("{lanes}, {frames}")));
     let crypto = match settings.crypto {
         Crypto::Auto => "auto (the fastest engine that works on this CPU)",
         Crypto::Ring => "ring",
@@ -100,7 +102,13 @@ fn wan(settings: &Settings) -> String {
     let copy = if wan.copy { "copy" } else { "zero-copy or copy" };
     let interfaces =
         if wan.interfaces.is_empty() { "the endpoints' routes".to_owned() } else { wan.interfaces.join(", ") };
-    format!("{backend} (interfaces: {interfaces}; {mode}; {copy}; rings of {})", wan.ring)
+    let rings = sized(wan.ring, "rings by the number of queues", |entries| format!("rings of {entries}"));
+    format!("{backend} (interfaces: {interfaces}; {mode}; {copy}; {rings})")
+}
+
+/// A size, which is zero where nobody said it.
+fn sized(size: u32, unsaid: &str, said: impl Fn(u32) -> String) -> String {
+    if size == 0 { unsaid.to_owned() } else { said(size) }
 }
 
 fn lan(settings: &Settings) -> String {

@@ -15,10 +15,6 @@ use crate::settings::{
     Crypto, EndpointName, Hooks, Lan, LanBackend, Peer, PublicKey, RouteTable, Settings, Wan, WanBackend, XdpMode,
 };
 
-/// Entries of each AF_XDP ring when nothing is said.
-pub const RING_DEFAULT: u32 = 2048;
-/// Small frames per lane when nothing is said: enough for the rings of one queue and a burst in each stage.
-pub const FRAMES_DEFAULT: u32 = 8192;
 /// Lanes at most.
 pub const LANES_MAX: usize = 256;
 
@@ -176,14 +172,15 @@ impl Draft {
     }
 
     fn check_memory(&self) -> Result<(u32, u32), Fault> {
-        let ring = self.ring.as_ref().map_or(RING_DEFAULT, |ring| ring.value);
-        let frames = self.frames_per_lane.as_ref().map_or(FRAMES_DEFAULT.max(ring.saturating_mul(4)), |f| f.value);
-        // The fill and the completion ring of one queue can both be full at a time, and bursts are under way besides.
+        // Zero: nobody said it, so that the number of queues decides.
+        let ring = self.ring.as_ref().map_or(0, |ring| ring.value);
+        let frames = self.frames_per_lane.as_ref().map_or(0, |frames| frames.value);
+        // Filling a ring leaves a quarter of the frames to the lane, and the rest has to fill both halves of one ring.
+        let least = ring.saturating_mul(3);
         if let Some(given) = &self.frames_per_lane
-            && frames < ring.saturating_mul(2).saturating_add(1024)
+            && frames < least
         {
-            let text =
-                format!("{frames} frames cannot fill rings of {ring} entries: expected at least {}", ring * 2 + 1024);
+            let text = format!("{frames} frames cannot fill rings of {ring} entries: expected at least {least}");
             return Err(Fault::new(&given.place, Problem::Conflict(text)));
         }
         Ok((ring, frames))

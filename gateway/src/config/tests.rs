@@ -38,7 +38,7 @@ fn the_example_in_deploy_is_a_good_configuration() {
     assert_eq!(settings.interface, "lb0");
     assert_eq!(settings.listen_port, Some(51820));
     assert_eq!(settings.peers.len(), 1);
-    assert_eq!((settings.wan.ring, settings.frames_per_lane), (draft::RING_DEFAULT, draft::FRAMES_DEFAULT));
+    assert_eq!((settings.wan.ring, settings.frames_per_lane), (0, 0), "the number of queues decides");
 }
 
 #[test]
@@ -71,6 +71,7 @@ fn the_example_stays_good_with_every_key_that_it_has_commented_out() {
     assert_eq!(settings.lanes, Some(2));
     assert_eq!(settings.hooks.post_up.len(), 1);
     assert_eq!(settings.wan.interfaces, ["eth0"]);
+    assert_eq!((settings.wan.ring, settings.frames_per_lane), (2048, 8192));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use landbridge_xsk::{Memory, MemoryConfig, Xsk, XskConfig};
 use super::netlink::Netlink;
 use super::netlink::routes::RouteQuery;
 use crate::settings::{Settings, Wan, WanBackend};
+use crate::sizes;
 use crate::steer::{self, Interface};
 
 /// Drivers whose rings reach the network card without a copy.
@@ -32,10 +33,11 @@ const ZERO_COPY_DRIVERS: &[&str] = &[
     "nfp",
     "stmmac",
 ];
-/// Entries of a ring, unless configured.
-pub const RING: u32 = 2048;
 /// Queues of an interface that lanes can serve; the steering program's map has no more.
 const QUEUES_MAX: u32 = landbridge_ebpf_common::QUEUES_PER_INTERFACE;
+
+/// Bytes of a frame while a driver is tried.
+const FRAME_SIZE: u32 = 2048;
 
 /// What the wan side uses.
 #[derive(Debug)]
@@ -58,7 +60,7 @@ impl Choice {
         if self.interfaces.is_empty() { "udp" } else { "xdp" }
     }
 
-    /// One configuration for each queue of each interface.
+    /// One configuration for each queue of each interface; how large its rings are, the lanes' memory decides.
     #[must_use]
     pub fn rings(&self, wan: &Wan) -> Vec<XskConfig> {
         self.interfaces.iter().flat_map(|interface| rings_of(wan, interface)).collect()
@@ -71,7 +73,7 @@ pub fn rings_of(wan: &Wan, interface: &Interface) -> impl Iterator<Item = XskCon
 }
 
 fn ring(wan: &Wan, if_index: u32, queue: u32) -> XskConfig {
-    let entries = if wan.ring == 0 { RING } else { wan.ring }.next_power_of_two();
+    let entries = sizes::ring_entries(wan.ring, 1, FRAME_SIZE);
     XskConfig {
         if_index,
         queue,
@@ -137,7 +139,7 @@ fn automatic(settings: &Settings, netlink: &mut Netlink) -> Choice {
 
 /// Binds one queue for a moment: what a driver's name promises the kernel may still refuse.
 fn try_zero_copy(settings: &Settings, interface: &Interface) -> std::io::Result<bool> {
-    let sizes = MemoryConfig { frames: 4096, frame_size: 2048, jumbo_frames: 0, huge_pages: false };
+    let sizes = MemoryConfig { frames: 4096, frame_size: FRAME_SIZE, jumbo_frames: 0, huge_pages: false };
     let (memory, mut pool) = Memory::new(sizes)?;
     let socket = Xsk::open(&ring(&settings.wan, interface.index, 0), &memory)?;
     let zero_copy = socket.bound().zero_copy;

@@ -20,18 +20,21 @@ use crate::control::sockets::Sockets;
 use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
+use crate::datapath::wan_xdp::packet_len_max;
 use crate::settings::{Settings, WanBackend};
+use crate::sizes;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
 use crate::steer::Steer;
 
 /// Lanes unless configured: more than this many seldom pay.
 const LANES_MAX: usize = 8;
-/// Small frames of each lane unless configured.
-const FRAMES: u32 = 8192;
 /// Frames of each lane for packets that no small one holds.
 const JUMBO_FRAMES: u32 = 128;
-/// Tunnel MTUs beyond this do not fit frames of 2048 bytes behind their headroom.
-const SMALL_MTU_MAX: u32 = 1800;
+/// Sealed packets of tunnel MTUs beyond this do not fit frames of 2048 bytes as rings receive them.
+const SMALL_MTU_MAX: u32 = 1690;
+/// What IPv6, UDP and sealing add to an inner packet.
+const SEALED_MORE: usize = 40 + 8 + 16 + 16;
+const _: () = assert!(SMALL_MTU_MAX as usize + SEALED_MORE <= packet_len_max(2048));
 
 /// The sockets by which a gateway claims its interface's name among gateways.
 pub(super) struct Claims {
@@ -173,17 +176,22 @@ pub(super) fn lane_configs(
     settings: &Settings,
     crew: &Crew,
     mtu: u32,
-    rings: Vec<XskConfig>,
+    mut rings: Vec<XskConfig>,
     sockets: Vec<std::net::UdpSocket>,
     queues: Vec<TunQueue>,
     offloads: Offloads,
 ) -> Vec<LaneConfig> {
+    let frame_size = if mtu > SMALL_MTU_MAX { 4096 } else { 2048 };
+    let entries = sizes::ring_entries(settings.wan.ring, rings.len(), frame_size);
+    for ring in &mut rings {
+        (ring.rx_ring, ring.tx_ring, ring.fill_ring) = (entries, entries, entries);
+    }
     let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
     let mut configs: Vec<_> = (0..crew.count)
         .map(|lane| LaneConfig {
             cpu: crew.cpus.get(lane % crew.cpus.len().max(1)).copied(),
-            frames: if settings.frames_per_lane == 0 { FRAMES } else { settings.frames_per_lane },
-            frame_size: if mtu > SMALL_MTU_MAX { 4096 } else { 2048 },
+            frames: 0,
+            frame_size,
             jumbo_frames: JUMBO_FRAMES,
             huge_pages: true,
             rings: Vec::new(),
@@ -194,6 +202,9 @@ pub(super) fn lane_configs(
         .collect();
     for (place, ring) in rings.into_iter().enumerate() {
         configs[place % crew.busy].rings.push(ring);
+    }
+    for config in &mut configs {
+        config.frames = sizes::frames(settings.frames_per_lane, config.rings.len(), entries);
     }
     configs
 }

@@ -70,6 +70,8 @@ pub(crate) struct Control {
     jumbo: Mapping,
     /// Sockets bound to this memory.
     pub(crate) sockets: Mutex<Vec<LiveSocket>>,
+    /// How many there are, for those who cannot wait for the lock.
+    sharing: AtomicUsize,
 }
 
 // SAFETY: the mappings are plain memory whose slots are reached through the one Frame that owns each; everything else is
@@ -93,7 +95,19 @@ impl Control {
             umem,
             jumbo,
             sockets: Mutex::new(Vec::new()),
+            sharing: AtomicUsize::new(0),
         })
+    }
+
+    /// Among how many sockets the frames are shared; one at least.
+    #[inline]
+    pub(crate) fn sharing(&self) -> usize {
+        self.sharing.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Notes among how many sockets the frames are shared.
+    pub(crate) fn share_among(&self, sockets: usize) {
+        self.sharing.store(sockets, Ordering::Relaxed);
     }
 
     /// Frames of the UMEM: slots 0 to this.

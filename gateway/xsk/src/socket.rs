@@ -111,6 +111,7 @@ impl Xsk {
             if_index: config.if_index,
             queue: config.queue,
         });
+        control.share_among(live.len());
         drop(live);
         Ok(Self {
             control,
@@ -242,7 +243,8 @@ impl Xsk {
         Some(frame)
     }
 
-    /// Fills the fill ring, but leaves a quarter of all frames to the lane.
+    /// Fills the fill ring, but leaves a quarter of all frames to the lane, and their share of the rest to the other
+    /// sockets of the memory.
     fn refill(&mut self, pool: &mut Pool) -> usize {
         if !pool.is_of(&self.control) {
             return 0;
@@ -251,7 +253,8 @@ impl Xsk {
         if pool.at_hand() <= reserve {
             pool.gather();
         }
-        let spare = pool.at_hand().saturating_sub(reserve).min(u32::MAX as usize) as u32;
+        let share = (self.control.small() as usize - reserve) / self.control.sharing();
+        let spare = pool.at_hand().saturating_sub(reserve).min(share.saturating_sub(self.receiving)) as u32;
         let count = self.rings.fill.room(spare);
         let tag = KernelTag::receive(self.number);
         let mut filled = 0;
@@ -344,6 +347,7 @@ impl Drop for Xsk {
         self.control.recover_all(KernelTag::transmit(self.number));
         // The number is free again only after its frames were recovered.
         live.retain(|socket| socket.number != self.number);
+        self.control.share_among(live.len());
     }
 }
 

@@ -288,7 +288,7 @@ fn the_fill_ring_leaves_a_quarter_of_the_frames_to_the_lane() {
         for socket in &mut sockets {
             socket.receive(&mut pool, &mut Burst::new());
         }
-        assert_eq!(sockets.iter().map(Xsk::in_flight).collect::<Vec<_>>(), [256, 128, 0]);
+        assert_eq!(sockets.iter().map(Xsk::in_flight).collect::<Vec<_>>(), [128, 128, 128], "none goes without");
         assert_eq!(pool.free().0, FRAMES as usize / 4);
         drop(sockets);
         assert_eq!(pool.free().0, FRAMES as usize, "sockets that were dropped, not closed, kept frames");
@@ -403,5 +403,27 @@ fn frames_come_home_from_an_interface_that_was_deleted_or_is_down() {
             one.close();
             sh("ip link delete lbx0 2>/dev/null || true");
         }
+    });
+}
+
+#[test]
+fn sockets_of_one_memory_share_its_frames_however_large_their_rings_are() {
+    in_namespace(|| {
+        pair("lbx0", "lbx1");
+        let (memory, mut pool) = memory();
+        let open = |queue| Xsk::open(&XskConfig { fill_ring: 1024, ..config("lbx0", queue) }, &memory).unwrap();
+        let mut sockets = [open(0), open(1)];
+        for socket in &mut sockets {
+            socket.receive(&mut pool, &mut Burst::new());
+        }
+        // A quarter stays with the lane.
+        let share = FRAMES as usize / 4 * 3 / 2;
+        assert_eq!(sockets.each_ref().map(Xsk::in_flight), [share, share]);
+        let [gone, mut left] = sockets;
+        gone.close(&mut pool);
+        left.receive(&mut pool, &mut Burst::new());
+        assert_eq!(left.in_flight(), share * 2, "what the closed one had is the other's");
+        left.close(&mut pool);
+        assert_eq!(pool.free(), pool.total());
     });
 }
