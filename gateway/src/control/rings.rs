@@ -20,7 +20,7 @@ use super::Control;
 use super::report::Ring;
 use super::wan::{self, Choice};
 use crate::datapath::report::Command;
-use crate::datapath::wan_xdp::WanXdp;
+use crate::datapath::wan_xdp::{self, WanXdp};
 use crate::settings::{self, WanBackend};
 use crate::status::WanInterfaceStatus;
 use crate::steer::{self, Interface};
@@ -60,6 +60,11 @@ impl Rings {
         Self { wan, reason: choice.reason.clone(), memories, places: places.collect() }
     }
 
+    /// Bytes of the longest IP packet that every ring can receive: what is longer, the program leaves to the kernel.
+    fn packet_len_max(&self) -> Option<usize> {
+        self.memories.iter().map(|memory| wan_xdp::packet_len_max(memory.frame_size())).min()
+    }
+
     /// For people: why there are rings, and which are missing.
     fn describe(&self) -> String {
         let lost = self.places.iter().filter_map(|place| Some((place, place.lost.as_ref()?)));
@@ -79,6 +84,9 @@ impl Control {
         self.steer_addresses();
         let port = self.driver.socket.port();
         if let Some(steer) = &mut self.driver.steer {
+            if let Some(bytes) = self.rings.packet_len_max() {
+                steer.set_packet_len_max(bytes);
+            }
             steer.set_port(port)?;
         }
         for at in 0..self.rings.places.len() {

@@ -21,6 +21,7 @@ pub use super::join::Offloads;
 use super::lan_tun::{LanSide, LanTun};
 use super::lane::Lane;
 use super::report::{Command, Link, Report, Waker};
+use super::side::{Lan, Wan};
 use super::stats::LaneStats;
 use super::tables::Published;
 use super::wan::WanSide;
@@ -253,7 +254,7 @@ fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, 
 }
 
 /// Pins the thread, runs the lane and tells the control task when it ends for another reason than being asked to.
-fn supervise(id: usize, cpu: Option<usize>, lane: Lane<WanSide, LanSide>, spins: bool) -> bool {
+fn supervise<W: Wan, L: Lan>(id: usize, cpu: Option<usize>, lane: Lane<W, L>, spins: bool) -> bool {
     if let Some(cpu) = cpu {
         pin(id, cpu);
     }

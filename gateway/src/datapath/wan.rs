@@ -2,7 +2,8 @@
 //!
 //! Enters and leaves: as [`super::side::Wan`] says. Which way a datagram leaves is decided here, per datagram:
 //! by the ring when its path is resolved, leads over an interface that this lane has a ring on, and its MTU
-//! suffices; else by the kernel's socket. Never does: drop what the other way could carry.
+//! suffices; else by the kernel's socket. What one place is sent by both ways leaves in the order it came. Never does:
+//! drop what the other way could carry, or let one source of datagrams keep the others waiting.
 
 use std::io;
 use std::net::UdpSocket;
@@ -22,37 +23,59 @@ use super::wan_xdp::WanXdp;
 pub struct WanSide {
     rings: Vec<WanXdp>,
     socket: Option<WanUdp>,
+    /// Who is received from first: a ring by its place, or behind them all the socket.
+    first: usize,
 }
 
 impl WanSide {
     /// What the lane shall use.
     #[must_use]
     pub fn new(rings: Vec<WanXdp>, socket: Option<WanUdp>) -> Self {
-        Self { rings, socket }
+        Self { rings, socket, first: 0 }
     }
 }
 
 impl Wan for WanSide {
     fn receive(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) -> io::Result<()> {
-        for ring in &mut self.rings {
-            ring.receive(pool, into, stats);
+        let sources = self.rings.len() + 1;
+        let mut result = Ok(());
+        for source in (self.first..sources).chain(0..self.first) {
+            match (self.rings.get_mut(source), &mut self.socket) {
+                (Some(ring), _) => ring.receive(pool, into, stats),
+                (None, Some(socket)) => result = socket.receive(pool, into, stats),
+                (None, None) => {}
+            }
+            if into.is_full() {
+                // The others have waited for this one.
+                self.first = (source + 1) % sources;
+                break;
+            }
         }
-        match &mut self.socket {
-            Some(socket) if !into.is_full() => socket.receive(pool, into, stats),
-            _ => Ok(()),
-        }
+        result
     }
 
     fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats) {
+        let Self { rings, socket, .. } = self;
+        let remote = to.path.remote;
         let if_index = to.path.wire.as_ref().map(|wire| wire.if_index);
-        let mut ring = self.rings.iter_mut().find(|ring| Some(ring.if_index) == if_index);
+        let place = rings.iter().position(|ring| Some(ring.if_index) == if_index);
+        let payload_max = place.map_or(0, |place| rings[place].payload_max(to));
         for frame in frames.drain(..) {
-            let left = match &mut ring {
-                Some(ring) => ring.push(pool, frame, to, stats),
-                None => Some(frame),
+            let left = match place {
+                Some(place) if frame.len() <= payload_max => {
+                    if let Some(socket) = socket.as_mut().filter(|socket| socket.holds(remote)) {
+                        socket.flush(stats);
+                    }
+                    rings[place].push(pool, frame, to, stats)
+                }
+                _ => Some(frame),
             };
             let Some(frame) = left else { continue };
-            match &mut self.socket {
+            for ring in rings.iter_mut().filter(|ring| ring.holds(remote)) {
+                // What it could not send it says again at the flush that ends the turn.
+                let _ = ring.flush(pool, stats);
+            }
+            match socket {
                 Some(socket) => socket.push(&frame, to, stats),
                 None => stats.drop_packets(DropReason::WanError, 1),
             }
@@ -98,6 +121,7 @@ impl Wan for WanSide {
             ring.close(pool);
         }
         self.rings.extend(rings);
+        self.first = 0;
     }
 
     fn close(&mut self, pool: &mut Pool) {

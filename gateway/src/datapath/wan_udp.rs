@@ -72,10 +72,6 @@ impl WanUdp {
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
         let is_v6 = socket.local_addr()?.is_ipv6();
         let state = prepare(&socket, is_v6)?;
-        let _ = sockopt::set_socket_send_buffer_size_force(&socket, SOCKET_BUFFER)
-            .or_else(|_| sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER));
-        let _ = sockopt::set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER)
-            .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER));
         let received = Received {
             bytes: vec![0; BATCH * MESSAGE_MAX],
             meta: [RecvMeta::default(); BATCH],
@@ -229,13 +225,20 @@ impl WanUdp {
         }
     }
 
-    /// Uses another socket from here on.
+    /// Whether something for this place waits for the next flush.
+    #[inline]
+    pub(super) fn holds(&self, remote: SocketAddr) -> bool {
+        self.staged.segments > 0 && self.staged.remote == self.dressed(remote)
+    }
+
+    /// Uses another socket from here on. What was received by the last one is not forgotten.
     ///
     /// # Errors
     /// What the kernel said to its options; the socket in use stays.
     pub fn replace(&mut self, socket: UdpSocket) -> io::Result<()> {
-        let other = Self::new(socket)?;
-        *self = other;
+        let is_v6 = socket.local_addr()?.is_ipv6();
+        self.state = prepare(&socket, is_v6)?;
+        (self.socket, self.is_v6, self.refused) = (socket, is_v6, None);
         Ok(())
     }
 }
@@ -292,6 +295,11 @@ fn is_refusal(error: &io::Error) -> bool {
 /// Sets the options that receiving and sending rely on. The crate forbids fragments, as QUIC must; a tunnel wants them.
 fn prepare(socket: &UdpSocket, is_v6: bool) -> io::Result<UdpSocketState> {
     let state = UdpSocketState::new(UdpSockRef::from(socket))?;
+    landbridge_xsk::udp::forget_timestamps(socket.as_fd())?;
+    let _ = sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER));
+    let _ = sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(socket, SOCKET_BUFFER));
     sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DONT)?;
     if is_v6 {
         sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DONT)?;

@@ -5,19 +5,32 @@
 //! does not lie in the ring's memory; that is the kernel socket's ([`super::wan`]).
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
-use landbridge_xsk::{Burst, Frame, Pool, Xsk};
+use landbridge_xsk::{BURST, Burst, Frame, Pool, Xsk};
 
 use super::side::{Datagrams, Origin, Outgoing};
 use super::stats::LaneStats;
 use super::tables::Path;
-use super::wire::{self, HeaderTemplate};
+use super::wire::{self, ETHERNET_MAX, HeaderTemplate};
 
 /// Paths whose headers are kept ready.
 const TEMPLATES: usize = 64;
+/// Places that are told apart among those with unsent frames.
+const UNSENT_MAX: usize = 8;
+/// Bytes of a frame that the kernel keeps in front of a received packet (XDP_PACKET_HEADROOM).
+const KERNEL_HEADROOM: usize = 256;
+
+/// Bytes of the longest IP packet that a frame of this size receives: what is redirected to a ring and does not fit, the
+/// kernel drops.
+#[must_use]
+pub const fn packet_len_max(frame_size: u32) -> usize {
+    (frame_size as usize).saturating_sub(KERNEL_HEADROOM + ETHERNET_MAX)
+}
 
 /// One ring and its backlogs.
 #[derive(Debug)]
@@ -27,6 +40,10 @@ pub struct WanXdp {
     socket: Xsk,
     received: Burst,
     staged: Burst,
+    /// Bytes of the outer IP packet in each of them.
+    staged_lens: ArrayVec<u32, BURST>,
+    /// Whom frames go to that the kernel was not yet told of; when they are too many to remember, everybody.
+    unsent: ArrayVec<SocketAddr, UNSENT_MAX>,
     templates: Vec<Option<Template>>,
 }
 
@@ -43,7 +60,8 @@ impl WanXdp {
     #[must_use]
     pub fn new(if_index: u32, socket: Xsk) -> Self {
         let templates = std::iter::repeat_with(|| None).take(TEMPLATES).collect();
-        Self { if_index, socket, received: Burst::new(), staged: Burst::new(), templates }
+        let (staged_lens, unsent) = (ArrayVec::new(), ArrayVec::new());
+        Self { if_index, socket, received: Burst::new(), staged: Burst::new(), staged_lens, unsent, templates }
     }
 
     /// Receives frames where none wait already; true when some do.
@@ -77,6 +95,17 @@ impl WanXdp {
         }
     }
 
+    /// The longest datagram that can go this way by this ring; zero where none can.
+    pub(super) fn payload_max(&mut self, to: Outgoing<'_>) -> usize {
+        self.headers(to).map_or(0, HeaderTemplate::payload_max)
+    }
+
+    /// Whether frames for this place may wait for the next flush.
+    #[inline]
+    pub(super) fn holds(&self, remote: SocketAddr) -> bool {
+        self.unsent.is_full() || self.unsent.contains(&remote)
+    }
+
     /// Stages one datagram; gives it back when it has to take the kernel's socket.
     pub fn push(&mut self, pool: &mut Pool, mut frame: Frame, to: Outgoing<'_>, stats: &LaneStats) -> Option<Frame> {
         if frame.is_jumbo() {
@@ -94,12 +123,16 @@ impl WanXdp {
             return None;
         }
         debug_assert!(frame.len() > payload_len + ethernet_len);
-        stats.wan_xdp_tx_packets.add(1);
-        stats.wan_xdp_tx_bytes.add((frame.len() - ethernet_len) as u64);
+        let ip_len = frame.len() - ethernet_len;
         if self.staged.is_full() {
             self.move_staged(pool, stats);
         }
         self.staged.push(frame);
+        self.staged_lens.push(ip_len as u32);
+        let remote = to.path.remote;
+        if self.unsent.last() != Some(&remote) && !self.holds(remote) {
+            self.unsent.push(remote);
+        }
         None
     }
 
@@ -119,19 +152,24 @@ impl WanXdp {
 
     /// Moves staged frames into the ring. A ring that stays full after the kernel was told drops the rest.
     fn move_staged(&mut self, pool: &mut Pool, stats: &LaneStats) {
-        self.socket.transmit(pool, &mut self.staged);
+        self.fill_ring(pool, stats);
         if self.staged.is_empty() {
             return;
         }
         let _ = self.socket.flush(pool);
-        self.socket.transmit(pool, &mut self.staged);
-        let left = self.staged.len() as u64;
-        if left > 0 {
-            stats.drop_packets(DropReason::WanFull, left);
-            for frame in self.staged.drain(..) {
-                pool.put(frame);
-            }
+        self.fill_ring(pool, stats);
+        stats.drop_packets(DropReason::WanFull, self.staged.len() as u64);
+        for frame in self.staged.drain(..) {
+            pool.put(frame);
         }
+        self.staged_lens.clear();
+    }
+
+    fn fill_ring(&mut self, pool: &mut Pool, stats: &LaneStats) {
+        self.socket.transmit(pool, &mut self.staged);
+        let taken = self.staged_lens.len() - self.staged.len();
+        stats.wan_xdp_tx_packets.add(taken as u64);
+        stats.wan_xdp_tx_bytes.add(self.staged_lens.drain(..taken).map(u64::from).sum());
     }
 
     /// Sends what is staged.
@@ -140,6 +178,7 @@ impl WanXdp {
     /// What the kernel said.
     pub fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
         self.move_staged(pool, stats);
+        self.unsent.clear();
         self.socket.flush(pool)
     }
 

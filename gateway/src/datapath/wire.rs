@@ -29,6 +29,8 @@ pub const ETHERNET_LEN: usize = 14;
 const MACS_LEN: usize = 12;
 const VLAN_TAG_LEN: usize = 4;
 const VLAN_TAGS_MAX: usize = 2;
+/// Bytes of an Ethernet header with as many VLAN tags as are understood.
+pub(super) const ETHERNET_MAX: usize = ETHERNET_LEN + VLAN_TAGS_MAX * VLAN_TAG_LEN;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
@@ -186,7 +188,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Result<u16, DropReason> {
 }
 
 /// Most bytes that a template holds: Ethernet with two VLAN tags, IPv6, UDP.
-const TEMPLATE_MAX: usize = 22 + IPV6_LEN + UDP_LEN;
+const TEMPLATE_MAX: usize = ETHERNET_MAX + IPV6_LEN + UDP_LEN;
 
 /// The outer headers of one path with all that does not differ from packet to packet, made once per path.
 #[derive(Debug, Clone, PartialEq, Eq)]

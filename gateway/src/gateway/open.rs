@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use landbridge_xsk::{Tun, TunConfig, TunQueue, XskConfig};
+use landbridge_xsk::{Memory, Tun, TunConfig, TunQueue, XskConfig};
 
 use super::RunOptions;
 use crate::control::listeners::{Listener, uapi_path};
@@ -21,7 +21,7 @@ use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
 use crate::datapath::wan_xdp::packet_len_max;
-use crate::settings::{Settings, WanBackend};
+use crate::settings::{Settings, Wan, WanBackend};
 use crate::sizes;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
 use crate::steer::Steer;
@@ -211,8 +211,11 @@ pub(super) fn lane_configs(
 
 /// The wan interfaces with rings, and the memory of the lanes that serve them.
 pub(super) fn rings(settings: &Settings, choice: &Choice, lanes: &Lanes, busy: usize) -> Rings {
-    let memories = lanes.handles().iter().take(busy).map(|handle| handle.memory.clone()).collect();
-    Rings::new(settings.wan.clone(), choice, memories)
+    let memories: Vec<_> = lanes.handles().iter().take(busy).map(|handle| handle.memory.clone()).collect();
+    // Rings that are bound again are as large as those that the memory was cut for.
+    let frame_size = memories.first().map_or(2048, Memory::frame_size);
+    let ring = sizes::ring_entries(settings.wan.ring, choice.rings(&settings.wan).len(), frame_size);
+    Rings::new(Wan { ring, ..settings.wan.clone() }, choice, memories)
 }
 
 /// Every wan queue with rings, by a second descriptor of its socket.

@@ -52,6 +52,12 @@ impl Memory {
         Ok((Self { control: control.clone() }, Pool::new(control)))
     }
 
+    /// Bytes of a small frame.
+    #[must_use]
+    pub fn frame_size(&self) -> u32 {
+        self.control.frame_size()
+    }
+
     /// Whether 2 MiB pages were granted.
     #[must_use]
     pub fn huge_pages(&self) -> bool {
