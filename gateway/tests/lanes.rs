@@ -65,6 +65,9 @@ struct Plan {
 struct Gateway {
     lanes: Lanes,
     steer: Option<Steer>,
+    published: Published,
+    /// Its tables with the path by the ring, and by the socket.
+    ways: [Arc<Tables>; 2],
 }
 
 fn sh(line: &str) {
@@ -142,7 +145,8 @@ fn sockets() -> (UdpSocket, Vec<UdpSocket>) {
 
 fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket) {
     let wan = steer::interface_by_name("wan").unwrap().index;
-    let published: Published = Arc::new(ArcSwap::from_pointee(tables(site, plan, session, wan)));
+    let ways = [plan.xdp, false].map(|xdp| Arc::new(tables(site, Plan { xdp, ..plan }, session, wan)));
+    let published: Published = Arc::new(ArcSwap::from(Arc::clone(&ways[0])));
     let tun = Tun::create(&TunConfig { name: "tun".into(), queues: LANES, offloads: true }).unwrap();
     let offloads = Offloads { tso: tun.tso, uso: tun.uso };
     let Site { number, peer } = site;
@@ -173,7 +177,7 @@ fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket)
         offloads,
     };
     let configs = sockets.into_iter().zip(tun.queues).enumerate().map(config).collect();
-    let lanes = lanes::start(configs, published, Waker::new().unwrap()).unwrap();
+    let lanes = lanes::start(configs, Arc::clone(&published), Waker::new().unwrap()).unwrap();
     let steer = plan.xdp.then(|| {
         let mut steer = Steer::load().unwrap();
         steer.set_port(PORT).unwrap();
@@ -186,7 +190,7 @@ fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket)
         steer.attach(wan, "wan", XdpMode::Native).unwrap();
         steer
     });
-    (Gateway { lanes, steer }, control)
+    (Gateway { lanes, steer, published, ways }, control)
 }
 
 impl Gateway {
@@ -344,4 +348,35 @@ fn packets_larger_than_the_wan_mtu_cross_in_fragments() {
             assert!(second.sum(|stats| stats.wan_socket_rx_packets.value()) >= 20);
         });
     }
+}
+
+/// As when a neighbour is lost and found again, many times a second. Ends in `stop`, which counts the frames.
+#[test]
+fn paths_that_change_between_ring_and_socket_under_traffic_cost_no_byte_and_no_frame() {
+    between_two_gateways(Plan { xdp: true, v6: false, mtu: 1420 }, |west, east, first, second| {
+        let end = Instant::now() + Duration::from_secs(6);
+        let mut flips = 0;
+        thread::scope(|scope| {
+            let traffic = scope.spawn(move || {
+                while Instant::now() < end {
+                    tcp(west, east, false, 8 << 20);
+                }
+            });
+            while !traffic.is_finished() {
+                for gateway in [first, second] {
+                    gateway.published.store(Arc::clone(&gateway.ways[flips % 2]));
+                    flips += 1;
+                    thread::sleep(Duration::from_millis(7));
+                }
+                // An odd number, so that the two meet in every combination.
+                flips += 1;
+            }
+        });
+        for gateway in [first, second] {
+            let by = [gateway.sum(|s| s.wan_xdp_tx_packets.value()), gateway.sum(|s| s.wan_socket_tx_packets.value())];
+            eprintln!("{flips} flips: {by:?} packets by ring and socket, drops {:?}", gateway.drops());
+            assert!(by.iter().all(|packets| *packets > 1000), "{by:?} packets by ring and socket");
+            assert_idle(gateway);
+        }
+    });
 }

@@ -254,7 +254,7 @@ fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, 
 }
 
 /// Pins the thread, runs the lane and tells the control task when it ends for another reason than being asked to.
-fn supervise<W: Wan, L: Lan>(id: usize, cpu: Option<usize>, lane: Lane<W, L>, spins: bool) -> bool {
+pub(super) fn supervise<W: Wan, L: Lan>(id: usize, cpu: Option<usize>, lane: Lane<W, L>, spins: bool) -> bool {
     if let Some(cpu) = cpu {
         pin(id, cpu);
     }

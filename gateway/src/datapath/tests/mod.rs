@@ -2,6 +2,7 @@
 //! bends as it likes.
 
 mod bad_input;
+mod failing;
 mod gateways;
 mod stealing;
 mod traffic;
