@@ -168,7 +168,7 @@ impl Gateway {
     /// Everything up to the control task; nothing is taken from the kernel yet.
     fn start(settings: &Settings, options: &mut RunOptions) -> anyhow::Result<Self> {
         let mut netlink = Netlink::new().context("cannot speak rtnetlink")?;
-        let Claims { status, uapi } = Claims::stake(&settings.interface, options, &mut netlink)?;
+        let Claims { status, uapi } = Claims::stake(settings, options, &mut netlink)?;
         let crypto = crypto::choose(settings.crypto)?;
         let plan = match options.mode {
             RunMode::Up => routing::plan(settings, &mut netlink).context("cannot read the routes of this host")?,

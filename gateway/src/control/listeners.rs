@@ -6,11 +6,17 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+
+/// How often a socket is looked at whose process may be ending.
+const DYING_LOOKS: usize = 5;
+/// How long between two looks.
+const DYING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the UAPI socket of an interface is.
 #[must_use]
@@ -82,17 +88,34 @@ impl Drop for Listener {
     }
 }
 
+/// Whether a killed process has left this socket behind. One that is about to end still holds it for a moment.
+#[must_use]
+pub fn left_by_killed(path: &Path) -> bool {
+    for _ in 0..DYING_LOOKS {
+        match UnixStream::connect(path) {
+            Ok(_) => std::thread::sleep(DYING_PAUSE),
+            Err(error) => return error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path),
+        }
+    }
+    false
+}
+
+/// Connecting to a file of another kind is refused as well.
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
 fn refuse_live(path: &Path) -> anyhow::Result<()> {
     match UnixStream::connect(path) {
         Ok(_) => {
             bail!("{} is served by a running process: the interface is in use, end that process first", path.display())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused && is_socket(path) => {
             // A socket without a listener: its process was killed.
             fs::remove_file(path).with_context(|| format!("cannot remove the stale socket {}", path.display()))
         }
-        Err(error) => Err(error).with_context(|| format!("{} is in the way", path.display())),
+        Err(error) => Err(error).with_context(|| format!("{} is in the way: remove it", path.display())),
     }
 }
 
@@ -122,7 +145,10 @@ mod tests {
         // A killed process leaves the file and no listener.
         let stale = directory.path().join("wg").join("wg1.sock");
         drop(UnixListener::bind(&stale).unwrap());
+        assert!(left_by_killed(&stale) && !left_by_killed(&path) && !left_by_killed(directory.path()));
         drop(Listener::bind(&stale).unwrap());
+        fs::write(directory.path().join("file"), "").unwrap();
+        assert!(Listener::bind(&directory.path().join("file")).unwrap_err().to_string().contains("in the way"));
         assert!(!stale.exists());
         fs::remove_file(&path).unwrap();
         assert!(!first.is_there());

@@ -48,6 +48,12 @@ impl Sockets {
     }
 }
 
+/// Whether a port can be had.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
+    probe(if ipv6_available() { Domain::IPV6 } else { Domain::IPV4 }, Some(port)).is_ok()
+}
+
 /// Whether sockets for IPv6 can be made here.
 fn ipv6_available() -> bool {
     Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))

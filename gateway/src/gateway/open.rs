@@ -4,19 +4,19 @@
 //! when they are dropped. Never does: take packets from the kernel.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use landbridge_xsk::{Memory, Tun, TunConfig, TunQueue, XskConfig};
 
 use super::RunOptions;
-use crate::control::listeners::{Listener, uapi_path};
+use crate::control::listeners::{Listener, left_by_killed, uapi_path};
 use crate::control::netlink::Netlink;
 use crate::control::netlink::routes::RouteQuery;
 use crate::control::report::{Facts, Ring};
 use crate::control::rings::Rings;
 use crate::control::routing;
-use crate::control::sockets::Sockets;
+use crate::control::sockets::{self, Sockets};
 use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
@@ -26,6 +26,8 @@ use crate::sizes;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
 use crate::steer::Steer;
 
+/// How long the kernel may take to clean up after a killed process.
+const KILLED_LIMIT: Duration = Duration::from_secs(3);
 /// Lanes unless configured: more than this many seldom pay.
 const LANES_MAX: usize = 8;
 /// Frames of each lane for packets that no small one holds.
@@ -46,8 +48,13 @@ pub(super) struct Claims {
 
 impl Claims {
     /// Claims the name, unless something has it.
-    pub(super) fn stake(name: &str, options: &mut RunOptions, netlink: &mut Netlink) -> anyhow::Result<Self> {
-        if options.tun_fd.is_none() && netlink.link_by_name(name).is_ok() {
+    pub(super) fn stake(settings: &Settings, options: &mut RunOptions, netlink: &mut Netlink) -> anyhow::Result<Self> {
+        let name = settings.interface.as_str();
+        let makes_interface = options.tun_fd.is_none();
+        if left_by_killed(&status::socket_path(name)) {
+            outlast(settings, makes_interface, netlink);
+        }
+        if makes_interface && netlink.link_by_name(name).is_ok() {
             bail!(
                 "interface {name} exists already: another gateway or program has it, choose another name or end that program"
             );
@@ -58,6 +65,18 @@ impl Claims {
             None => Listener::bind(&uapi_path(name))?,
         };
         Ok(Self { status, uapi })
+    }
+}
+
+/// Waits until the kernel has taken away interface and port of a killed gateway, but not for ever: they may be another's.
+fn outlast(settings: &Settings, makes_interface: bool, netlink: &mut Netlink) {
+    let limit = Instant::now() + KILLED_LIMIT;
+    let is_there = |netlink: &mut Netlink| {
+        (makes_interface && netlink.link_by_name(&settings.interface).is_ok())
+            || settings.listen_port.is_some_and(|port| !sockets::is_free(port))
+    };
+    while is_there(netlink) && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -167,6 +167,31 @@ fn a_host_with_two_addresses_answers_from_the_one_that_was_asked_over_rings() {
     answers_from_the_address_that_was_asked(Wan::Xdp);
 }
 
+fn starts_again_at_once(wan: Wan) {
+    let Some(lab) = Lab::open() else { return };
+    let sites = Sites::build(&lab);
+    let (mut left, mut right) = sites.gateways(&lab, Program::Up(wan), Program::Up(wan), Outside::V4);
+    right.start();
+    left.start();
+    for _ in 0..5 {
+        // The kernel takes interface, port and program away a moment later.
+        left.process().signal(nix::sys::signal::Signal::SIGKILL);
+        left.start();
+    }
+    let echo = Echo::start(&sites.b, tunnel_v4(2));
+    Flow::start(&sites.a, &echo, PACE).goes_on("traffic", SOON);
+}
+
+#[test]
+fn a_killed_gateway_may_be_started_again_at_once_over_sockets() {
+    starts_again_at_once(Wan::Udp);
+}
+
+#[test]
+fn a_killed_gateway_may_be_started_again_at_once_over_rings() {
+    starts_again_at_once(Wan::Xdp);
+}
+
 fn outlives_its_wan_interface(user: Option<&str>) {
     let Some(lab) = Lab::open() else { return };
     let sites = Sites::build(&lab);
