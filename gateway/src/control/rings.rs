@@ -127,6 +127,7 @@ impl Control {
     /// Gives up rings whose interface is gone, and binds those again whose interface is back.
     pub(super) fn look_at_rings(&mut self, now: Instant) {
         for at in 0..self.rings.places.len() {
+            self.follow_name(at);
             let Place { interface, lost } = &self.rings.places[at];
             match lost {
                 None if self.driver.network.links().all(|link| link.index != interface.index) => {
@@ -136,6 +137,25 @@ impl Control {
                 _ => {}
             }
         }
+    }
+
+    /// An interface with rings may be given another name, by which it is shown and found again from then on.
+    fn follow_name(&mut self, at: usize) {
+        let Self { driver, facts, rings, .. } = self;
+        let Place { interface, lost } = &mut rings.places[at];
+        let Some(link) = driver.network.links().find(|link| link.index == interface.index && lost.is_none()) else {
+            return;
+        };
+        if link.name == interface.name {
+            return;
+        }
+        for shown in facts.wan.interfaces.iter_mut().filter(|shown| shown.name == interface.name) {
+            shown.name.clone_from(&link.name);
+        }
+        for ring in facts.rings.iter_mut().filter(|ring| ring.if_index == interface.index) {
+            ring.interface.clone_from(&link.name);
+        }
+        interface.name.clone_from(&link.name);
     }
 
     /// A lane could not send by its rings.

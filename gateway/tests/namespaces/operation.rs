@@ -228,12 +228,15 @@ fn outlives_its_wan_interface(user: Option<&str>) {
         assert_eq!(left.status().wan.interfaces.len(), 1);
         assert!(!left.status().wan.reason.contains("is gone"));
     }
-    // Down for a moment: the rings stay.
+    // Down for a moment, and another name: the rings stay.
     sites.a.ip("link set wan0 down");
     flow.goes_on("traffic by the other interface", SOON);
-    sites.a.ip("link set wan0 up");
-    eventually("the path uses the rings again", SOON, || (path() == "xdp wan0").then_some(()));
+    sites.a.ip("link set wan0 name wan7");
+    sites.a.ip("link set wan7 up");
+    eventually("the path uses the rings again", SOON, || (path() == "xdp wan7").then_some(()));
     flow.goes_on("traffic after it was down", SOON);
+    assert_eq!(left.status().wan.interfaces[0].name, "wan7");
+    assert_eq!(left.status().wan.rings_lost, 2);
     let process = left.process().clone();
     assert!(left.stop().success());
     assert!(!process.output().contains("did not come home"), "no frame is missing: {}", process.output());
