@@ -1,6 +1,6 @@
 //! [`Network`] as the kernel has it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 
@@ -15,6 +15,8 @@ pub struct Kernel {
     /// The conversation.
     pub netlink: Netlink,
     links: HashMap<u32, Link>,
+    /// The interface of each address.
+    homes: HashMap<IpAddr, u32>,
 }
 
 impl Kernel {
@@ -23,7 +25,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel said.
     pub fn new(netlink: Netlink) -> io::Result<Self> {
-        let mut kernel = Self { netlink, links: HashMap::new() };
+        let mut kernel = Self { netlink, links: HashMap::new(), homes: HashMap::new() };
         kernel.read_links()?;
         Ok(kernel)
     }
@@ -35,6 +37,15 @@ impl Kernel {
     pub fn read_links(&mut self) -> io::Result<()> {
         self.links = self.netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
         Ok(())
+    }
+
+    /// Reads the addresses of this host again, and returns them.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn read_addresses(&mut self) -> io::Result<BTreeSet<IpAddr>> {
+        self.homes = self.netlink.addresses()?.into_iter().map(|found| (found.address, found.if_index)).collect();
+        Ok(self.homes.keys().copied().collect())
     }
 
     /// All interfaces as last heard of.
@@ -54,6 +65,11 @@ impl Network for Kernel {
 
     fn neighbour(&mut self, if_index: u32, address: IpAddr) -> Option<[u8; 6]> {
         self.netlink.neighbour(if_index, address).ok().flatten()
+    }
+
+    fn home(&mut self, address: IpAddr) -> Option<u32> {
+        let home = *self.homes.get(&address)?;
+        self.links.get(&home).filter(|link| !link.host_wide).map(|link| link.index)
     }
 
     fn use_neighbour(&mut self, if_index: u32, address: IpAddr) {

@@ -342,8 +342,8 @@ impl Control {
     /// Reads which addresses are ours, and tells the steering program. When they changed the peers are told where we are,
     /// a moment later, as new addresses need one before they can be sent from.
     pub fn steer_addresses(&mut self) {
-        let found = match self.driver.network.netlink.addresses() {
-            Ok(found) => found.into_iter().map(|address| address.address).collect::<BTreeSet<_>>(),
+        let found = match self.driver.network.read_addresses() {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "cannot read the addresses of this host");
                 return;

@@ -31,6 +31,8 @@ pub trait Network {
     fn link(&mut self, index: u32) -> Option<Link>;
     /// A neighbour's Ethernet address, when it is resolved.
     fn neighbour(&mut self, if_index: u32, address: IpAddr) -> Option<[u8; 6]>;
+    /// The interface that an address of ours belongs to; `None` when it is the host's as a whole.
+    fn home(&mut self, address: IpAddr) -> Option<u32>;
     /// Asks for a neighbour to be resolved, or to be kept fresh.
     fn use_neighbour(&mut self, if_index: u32, address: IpAddr);
 }
@@ -130,9 +132,11 @@ fn route(
     let query = RouteQuery { destination: remote.ip(), source: None, mark: ground.mark, if_index };
     if let Some(local) = local {
         let sticky = RouteQuery { source: Some(local), ..query };
-        // A route into the tunnel from a sticky address says nothing yet about the others.
+        // A route into the tunnel from a sticky address says nothing yet about the others. Packets that leave by one
+        // uplink with the address of another are lost at providers that check sources.
         if let Ok(route) = network.route(&sticky)
             && ground.tunnel != Some(route.if_index)
+            && network.home(local).is_none_or(|home| home == route.if_index)
         {
             return Ok((route, Some(local)));
         }
@@ -188,6 +192,7 @@ mod tests {
         refuse_source: bool,
         links: BTreeMap<u32, Link>,
         neighbours: BTreeMap<(u32, IpAddr), [u8; 6]>,
+        homes: BTreeMap<IpAddr, u32>,
         asked: Vec<(u32, IpAddr)>,
     }
 
@@ -204,6 +209,9 @@ mod tests {
         fn neighbour(&mut self, if_index: u32, address: IpAddr) -> Option<[u8; 6]> {
             self.neighbours.get(&(if_index, address)).copied()
         }
+        fn home(&mut self, address: IpAddr) -> Option<u32> {
+            self.homes.get(&address).copied()
+        }
         fn use_neighbour(&mut self, if_index: u32, address: IpAddr) {
             self.asked.push((if_index, address));
         }
@@ -215,7 +223,7 @@ mod tests {
 
     fn link(index: u32, mtu: u32, vlan: Option<Vlan>) -> Link {
         let mac = Some([2, 0, 0, 0, 1, u8::try_from(index).expect("small")]);
-        Link { index, name: format!("if{index}"), mtu, mac, up: true, loopback: false, rx_queues: 1, vlan }
+        Link { index, name: format!("if{index}"), mtu, mac, up: true, host_wide: false, rx_queues: 1, vlan }
     }
 
     fn lab() -> Lab {
@@ -230,6 +238,7 @@ mod tests {
             refuse_source: false,
             links: BTreeMap::from([(WAN, link(WAN, 1500, None)), (TUNNEL, link(TUNNEL, 1420, None))]),
             neighbours: BTreeMap::from([((WAN, address(GATEWAY)), MAC)]),
+            homes: BTreeMap::new(),
             asked: Vec::new(),
         }
     }
@@ -305,6 +314,17 @@ mod tests {
         let path = find(&mut lab, &ground(), remote(), Some(ours)).path.expect("a path");
         assert_eq!((path.local, path.wire.expect("a wire").source), (Some(ours), ours));
         lab.refuse_source = true;
+        let path = find(&mut lab, &ground(), remote(), Some(ours)).path.expect("a path");
+        assert_eq!((path.local, path.wire.expect("a wire").source), (None, address("192.0.2.7")));
+    }
+
+    #[test]
+    fn the_address_of_one_uplink_is_given_up_when_the_route_takes_another() {
+        let mut lab = lab();
+        let ours = address("192.0.2.99");
+        lab.homes.insert(ours, WAN);
+        assert_eq!(find(&mut lab, &ground(), remote(), Some(ours)).path.expect("a path").local, Some(ours));
+        lab.homes.insert(ours, WAN + 1);
         let path = find(&mut lab, &ground(), remote(), Some(ours)).path.expect("a path");
         assert_eq!((path.local, path.wire.expect("a wire").source), (None, address("192.0.2.7")));
     }

@@ -22,8 +22,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Administratively up.
     pub up: bool,
-    /// Loopback.
-    pub loopback: bool,
+    /// Its addresses are the host's as a whole, whatever interface packets take: loopback and dummies.
+    pub host_wide: bool,
     /// Receive queues it was made with.
     pub rx_queues: u32,
     /// When it is a VLAN: the interface below it, its tag and that tag's EtherType.
@@ -112,6 +112,13 @@ impl Netlink {
     }
 }
 
+fn is_host_wide(message: &LinkMessage) -> bool {
+    let flags = message.header.flags;
+    // A dummy asks for no neighbours; neither do point-to-point links, but those are ways out.
+    message.header.link_layer_type == LinkLayerType::Loopback
+        || (flags.contains(LinkFlags::Noarp) && !flags.contains(LinkFlags::Pointopoint))
+}
+
 fn read(message: &LinkMessage) -> Link {
     let mut link = Link {
         index: message.header.index,
@@ -119,7 +126,7 @@ fn read(message: &LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
-        loopback: message.header.link_layer_type == LinkLayerType::Loopback,
+        host_wide: is_host_wide(message),
         rx_queues: 1,
         vlan: None,
     };
