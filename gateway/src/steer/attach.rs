@@ -93,18 +93,6 @@ impl Steer {
         let Some((link, _)) = self.links.remove(&if_index) else { return Ok(()) };
         program(&mut self.ebpf)?.detach(link).map_err(error::program)
     }
-
-    /// Detaches the program everywhere, as dropping it does.
-    ///
-    /// # Errors
-    /// What the kernel said first; all interfaces are tried.
-    pub fn detach_all(&mut self) -> Result<(), SteerError> {
-        let mut result = Ok(());
-        for if_index in self.links.keys().copied().collect::<Vec<_>>() {
-            result = result.and(self.detach(if_index));
-        }
-        result
-    }
 }
 
 impl Attached {

@@ -80,14 +80,6 @@ impl Netlink {
         self.request(RouteNetlinkMessage::NewRoute(device_route(net, if_index, table)), flags).map(drop)
     }
 
-    /// Removes a route that [`Netlink::add_route`] made.
-    ///
-    /// # Errors
-    /// What the kernel said: ESRCH when it is not there.
-    pub fn delete_route(&mut self, net: IpNet, if_index: u32, table: u32) -> io::Result<()> {
-        self.request(RouteNetlinkMessage::DelRoute(device_route(net, if_index, table)), 0).map(drop)
-    }
-
     /// Interfaces that default routes of the main table leave by, in the kernel's order.
     ///
     /// # Errors
