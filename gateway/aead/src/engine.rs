@@ -36,6 +36,12 @@ impl core::fmt::Display for EngineUnavailable {
 
 impl core::error::Error for EngineUnavailable {}
 
+impl core::fmt::Display for Engine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 const UNDECIDED: u8 = 0;
 static IN_USE: AtomicU8 = AtomicU8::new(UNDECIDED);
 
@@ -54,10 +60,15 @@ impl Engine {
     /// Every engine, slowest first.
     pub const ALL: [Self; 2] = [Self::Ring, Self::Avx512];
 
+    /// The engines that work here, slowest first; each ran its self-test just now.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|engine| engine.check().is_ok())
+    }
+
     /// The fastest engine that works here.
     #[must_use]
     pub fn best() -> Self {
-        if Self::Avx512.check().is_ok() { Self::Avx512 } else { Self::Ring }
+        Self::available().last().unwrap_or(Self::Ring)
     }
 
     /// The engine that bursts go through.
