@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ pub struct Settings {
     pub frames_per_lane: u32,
     /// Where Prometheus scrapes.
     pub metrics: Option<SocketAddr>,
+    /// Measure the stages of one turn of a lane in so many; `None` for none.
+    pub stages: Option<NonZeroU32>,
     /// User to become after start.
     pub user: Option<String>,
     /// The other sites.

@@ -131,6 +131,31 @@ pub struct LaneStatus {
     pub cpu: Option<usize>,
     /// Its counters ([`crate::datapath::stats::LaneStats`]).
     pub counters: BTreeMap<String, u64>,
+    /// Where its time goes, if that is sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stages: Option<StagesStatus>,
+}
+
+/// Where a lane's time goes, by a sample of its turns.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StagesStatus {
+    /// One turn in so many is sampled.
+    pub every: u64,
+    /// Turns that were.
+    pub turns: u64,
+    /// Every stage, in the order of a turn.
+    pub stages: Vec<StageStatus>,
+}
+
+/// One stage of the sampled turns.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StageStatus {
+    /// Its name ([`crate::datapath::stages::Stage`]).
+    pub stage: String,
+    /// Nanoseconds in all.
+    pub ns: u64,
+    /// Packets that went through it meanwhile.
+    pub packets: u64,
 }
 
 /// One peer.

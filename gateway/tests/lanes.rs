@@ -175,6 +175,7 @@ fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket)
         socket: Some(socket),
         lan: Some(queue),
         offloads,
+        stages: None,
     };
     let configs = sockets.into_iter().zip(tun.queues).enumerate().map(config).collect();
     let lanes = lanes::start(configs, Arc::clone(&published), Waker::new().unwrap()).unwrap();

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,20 +39,38 @@ pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (len, target) in SIZES {
         for engine in engines() {
-            for (name, sample) in [("seal", sealing(engine, len)?), ("open", opening(engine, len)?)] {
+            for (name, sample) in [("seal", sealing(engine, len, None)?), ("open", opening(engine, len)?)] {
                 let name = format!("{name} path {len} B, engine {}", engine.name());
                 let case = Case::new("hot path in memory, one core", name, sample);
                 cases.push(case.bytes(len).against(ring_seal(len)).target(target).without_allocations());
             }
         }
     }
+    cases.extend(staged()?);
     Ok(cases)
+}
+
+/// What measuring the stages costs the seal path, off and on; off is to be nothing.
+fn staged() -> anyhow::Result<Vec<Case>> {
+    let engine = engines().last().context("there is always an engine")?;
+    let name = |what: &str| format!("seal path 64 B, engine {}, stages {what}", engine.name());
+    let case = |what: &str, every: Option<NonZeroU32>| -> anyhow::Result<Case> {
+        Ok(Case::new("hot path in memory, one core", name(what), sealing(engine, 64, every)?).without_allocations())
+    };
+    Ok(vec![
+        case("off", None)?,
+        case("in one turn of 61", NonZeroU32::new(61))?.against(name("off")),
+        case("in every turn", NonZeroU32::new(1))?.against(name("off")),
+    ])
 }
 
 type SampleFn = Box<dyn FnMut() -> Sample>;
 
-fn sealing(engine: Engine, len: usize) -> anyhow::Result<SampleFn> {
+fn sealing(engine: Engine, len: usize, stages: Option<NonZeroU32>) -> anyhow::Result<SampleFn> {
     let (mut site, now) = (Site::new(1)?, Instant::now());
+    if let Some(every) = stages {
+        site.lane.sample_stages(every);
+    }
     let packet = inner_packet(len);
     Ok(Box::new(move || {
         use_engine(engine);

@@ -3,6 +3,7 @@
 //! Enters: words. Leaves: [`Args`], of which only the shape is checked. Never does: read a file or look at the machine.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::builder::TypedValueParser as _;
@@ -158,6 +159,9 @@ pub struct Backends {
     /// Where Prometheus scrapes, such as 127.0.0.1:9586
     #[arg(long, value_name = "ADDRESS:PORT", env = "LANDBRIDGE_METRICS")]
     pub metrics: Option<SocketAddr>,
+    /// Measure what each stage of the packet's way costs, in one turn of a lane in N
+    #[arg(long, value_name = "N", env = "LANDBRIDGE_STAGES")]
+    pub stages: Option<NonZeroU32>,
 }
 
 /// The parsers of the configuration, so that a word means the same on the command line.

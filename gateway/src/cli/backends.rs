@@ -32,4 +32,7 @@ pub(super) fn apply(backends: &Backends, settings: &mut Settings) {
     if let Some(metrics) = backends.metrics {
         settings.metrics = Some(metrics);
     }
+    if backends.stages.is_some() {
+        settings.stages = backends.stages;
+    }
 }

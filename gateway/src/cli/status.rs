@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::{args, output};
-use crate::status::{LaneStatus, PeerStatus, Status, WanStatus, fetch, socket_path};
+use crate::status::{LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus, fetch, socket_path};
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
     if let Some(interface) = &args.interface {
@@ -110,6 +110,9 @@ fn page(status: &Status) -> String {
     line(2, "crypto", format!("{}: {}", status.crypto.engine, status.crypto.reason));
     for lane in &status.lanes {
         line(2, &format!("lane {}", lane.lane), self::lane(lane));
+        if let Some(stages) = &lane.stages {
+            line(4, "ns a packet", self::stages(stages));
+        }
     }
     let named = |map: &std::collections::BTreeMap<String, u64>| {
         let shown = map.iter().filter(|(_, n)| **n > 0).map(|(name, n)| format!("{name} {}", output::count(*n)));
@@ -155,6 +158,19 @@ fn lane(lane: &LaneStatus) -> String {
         shown("jobs_own"),
         shown("jobs_stolen"),
         value("frames_free"),
+    )
+}
+
+/// What a packet costs in each stage, of the turns that were sampled.
+fn stages(stages: &StagesStatus) -> String {
+    let cost = |stage: &StageStatus| {
+        (stage.packets > 0).then(|| format!("{} {:.0}", stage.stage, stage.ns as f64 / stage.packets as f64))
+    };
+    let shown: Vec<String> = stages.stages.iter().filter_map(cost).collect();
+    format!(
+        "{} (one turn in {} sampled)",
+        if shown.is_empty() { "none yet".to_owned() } else { shown.join(", ") },
+        stages.every
     )
 }
 

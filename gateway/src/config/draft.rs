@@ -48,6 +48,7 @@ pub struct Draft {
     pub crypto: Crypto,
     pub frames_per_lane: Option<Located<u32>>,
     pub metrics: Option<std::net::SocketAddr>,
+    pub stages: Option<std::num::NonZeroU32>,
     pub user: Option<String>,
     pub peers: Vec<PeerDraft>,
     /// Things that are accepted and have no effect, for the log.
@@ -112,6 +113,7 @@ impl Draft {
             crypto: self.crypto,
             frames_per_lane,
             metrics: self.metrics,
+            stages: self.stages,
             user: self.user.clone(),
             peers: self.peers.iter().filter_map(PeerDraft::settings).collect(),
         })

@@ -5,6 +5,7 @@
 //! The document is walked by hand, not through serde, so that every message can name line, column, key and what is expected.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -40,7 +41,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll"]),
     ("lan", &["backend", "interfaces", "offloads"]),
     ("lanes", &["count", "frames", "crypto"]),
-    ("metrics", &["listen"]),
+    ("metrics", &["listen", "stages"]),
     (
         "peer",
         &[
@@ -98,6 +99,8 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
     if let Some(metrics) = root.section("metrics")? {
         metrics.only_known()?;
         draft.metrics = metrics.text("listen", values::SOCKET, values::socket)?.map(|l: Located<SocketAddr>| l.value);
+        const STAGES: Expected = "one turn in so many to sample, 1 to 1000000, or 0 for off";
+        draft.stages = metrics.number("stages", 0, 1_000_000, STAGES)?.and_then(|every| NonZeroU32::new(every.value));
     }
     for peer in root.sections("peer")? {
         draft.peers.push(read_peer(&peer)?);

@@ -20,7 +20,7 @@ use super::driver::Driver;
 use super::paths::Network;
 use super::report::{Facts, Ring, dropped};
 use crate::datapath::stats::LaneStats;
-use crate::status::{PeerStatus, Status};
+use crate::status::{PeerStatus, StageStatus, StagesStatus, Status};
 use landbridge_proto::DropReason;
 
 /// The longest request.
@@ -74,6 +74,9 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
     for lane in &status.lanes {
         for (name, value) in &lane.counters {
             families.lane(status, lane.lane, name, *value);
+        }
+        if let Some(stages) = &lane.stages {
+            families.stages(status, lane.lane, stages);
         }
     }
     for (reason, packets) in &extra.drops {
@@ -285,6 +288,37 @@ impl Families {
     }
 }
 
+impl Families {
+    fn stages(&mut self, status: &Status, lane: usize, stages: &StagesStatus) {
+        let lane = lane.to_string();
+        for StageStatus { stage, ns, packets } in &stages.stages {
+            let labels = [("device", status.interface.as_str()), ("lane", &lane), ("stage", stage)];
+            let (seconds, packets) = (*ns as f64 / 1e9, *packets as f64);
+            self.add(
+                "landbridge_lane_stage_seconds_total",
+                "Time by stage of the packet's way, in those turns that were sampled.",
+                MetricType::COUNTER,
+                &labels,
+                seconds,
+            );
+            self.add(
+                "landbridge_lane_stage_packets_total",
+                "Packets by stage of their way, in those turns that were sampled.",
+                MetricType::COUNTER,
+                &labels,
+                packets,
+            );
+        }
+        self.add(
+            "landbridge_lane_stage_sampling",
+            "One turn in so many is sampled.",
+            MetricType::GAUGE,
+            &[("device", &status.interface), ("lane", &lane)],
+            stages.every as f64,
+        );
+    }
+}
+
 fn label(name: &str, value: &str) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.to_owned());
@@ -396,6 +430,11 @@ mod tests {
                 lane: 0,
                 cpu: Some(0),
                 counters: BTreeMap::from([("wan_socket_rx_packets".to_owned(), 3), ("frames_free".to_owned(), 9)]),
+                stages: Some(StagesStatus {
+                    every: 64,
+                    turns: 2,
+                    stages: vec![StageStatus { stage: "seal".to_owned(), ns: 1500, packets: 7 }],
+                }),
             }],
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
@@ -442,6 +481,9 @@ mod tests {
             "# HELP landbridge_lane_wan_socket_rx_packets_total Datagrams of transport data received from the kernel's socket.",
             "landbridge_lane_wan_socket_rx_packets_total{device=\"lb0\",lane=\"0\"} 3",
             "# TYPE landbridge_lane_frames_free gauge",
+            "landbridge_lane_stage_seconds_total{device=\"lb0\",lane=\"0\",stage=\"seal\"} 0.0000015",
+            "landbridge_lane_stage_packets_total{device=\"lb0\",lane=\"0\",stage=\"seal\"} 7",
+            "landbridge_lane_stage_sampling{device=\"lb0\",lane=\"0\"} 64",
             "landbridge_backend_packets_total{device=\"lb0\",backend=\"socket\",direction=\"rx\"} 3",
             "landbridge_peer_handshake_duration_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.0015",
         ] {

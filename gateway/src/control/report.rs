@@ -8,9 +8,10 @@ use landbridge_proto::DropReason;
 
 use super::driver::Driver;
 use super::paths::Network;
+use crate::datapath::stages::{StageStats, StageSum};
 use crate::datapath::stats::LaneStats;
 use crate::settings::PublicKey;
-use crate::status::{CryptoStatus, LanStatus, LaneStatus, PeerStatus, Status, WanStatus};
+use crate::status::{CryptoStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus};
 
 /// What does not change while a gateway runs.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
                 lane,
                 cpu: *cpu,
                 counters: stats.fields().map(|(name, value)| (name.to_owned(), value)).collect(),
+                stages: stages(&stats.stages),
             })
             .collect(),
         xdp_verdicts: driver
@@ -81,6 +83,13 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
             .collect(),
         peers: peers(driver),
     }
+}
+
+fn stages(stats: &StageStats) -> Option<StagesStatus> {
+    let every = stats.every()?;
+    let status =
+        |sum: StageSum| StageStatus { stage: sum.stage.label().to_owned(), ns: sum.ns as u64, packets: sum.packets };
+    Some(StagesStatus { every, turns: stats.turns(), stages: stats.sums().map(status).collect() })
 }
 
 /// Packets dropped for a reason by the lanes and the control task.

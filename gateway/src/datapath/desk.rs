@@ -20,6 +20,7 @@ use crossbeam::deque::{Steal, Stealer, Worker};
 use super::handover::{Board, Helpers};
 use super::jobs::{DIRECTIONS, Direction, Job};
 use super::report::Waker;
+use super::stages::StageClock;
 
 /// Jobs that one lane has in work at most.
 pub(crate) const JOBS: usize = 32;
@@ -104,7 +105,7 @@ impl Desk {
     }
 
     /// Does what is staged, with the help of idle lanes. Returns how many jobs this lane did.
-    pub(crate) fn work(&mut self) -> u64 {
+    pub(crate) fn work(&mut self, stages: &mut StageClock) -> u64 {
         if self.staged.is_empty() {
             return 0;
         }
@@ -113,12 +114,13 @@ impl Desk {
             let jobs = self.staged.len();
             for mut job in self.staged.drain(..) {
                 job.run();
+                stages.end(job.direction.into(), job.frames.len());
                 self.done[job.direction as usize].push_back(job);
             }
             return jobs as u64;
         }
         self.share();
-        self.work_off()
+        self.work_off(stages)
     }
 
     fn share(&mut self) {
@@ -137,13 +139,14 @@ impl Desk {
         }
     }
 
-    fn work_off(&mut self) -> u64 {
+    fn work_off(&mut self, stages: &mut StageClock) -> u64 {
         let board = &self.crew.boards[self.lane];
         let mut jobs = 0;
         while let Some(task) = self.worker.pop() {
             let slot = usize::from(task.slot);
             if let Some(mut job) = board.claim(slot) {
                 job.run();
+                stages.end(job.direction.into(), job.frames.len());
                 jobs += 1;
                 // The owner is awake: it is the one who runs here.
                 let _ = board.finish(slot, job);
@@ -171,7 +174,7 @@ impl Desk {
     }
 
     /// Does one job of another lane.
-    pub(crate) fn steal(&mut self) -> Stolen {
+    pub(crate) fn steal(&mut self, stages: &mut StageClock) -> Stolen {
         let lanes = self.crew.boards.len();
         for victim in (1..lanes).map(|step| (self.lane + step) % lanes) {
             let task = loop {
@@ -185,6 +188,7 @@ impl Desk {
             let (owner, slot) = (usize::from(task.lane), usize::from(task.slot));
             if let Some(mut job) = self.crew.boards[owner].claim(slot) {
                 job.run();
+                stages.end(job.direction.into(), job.frames.len());
                 if self.crew.boards[owner].finish(slot, job) {
                     self.crew.wakers[owner].wake();
                 }

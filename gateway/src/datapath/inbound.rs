@@ -24,6 +24,7 @@ use super::jobs::{Direction, Job, Note, Place, Run};
 use super::lane::{BURSTS_PER_TURN, Lane};
 use super::report::{ControlDatagram, Report};
 use super::side::{Lan, Origin, Wan};
+use super::stages::Stage;
 use super::tables::Tables;
 use super::transport::TransportHeader;
 use super::{inner, tables};
@@ -51,13 +52,15 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let Some(job) = self.desk.job() else { break };
             let received = self.wan.receive(&mut self.pool, &mut self.datagrams, &self.stats);
             self.note_socket(received, now);
+            self.stages.end(Stage::WanReceive, self.datagrams.frames.len());
             if self.datagrams.frames.is_empty() {
                 self.desk.put(job);
                 break;
             }
             busy = true;
-            let full = self.datagrams.is_full();
+            let (full, packets) = (self.datagrams.is_full(), self.datagrams.frames.len());
             self.stage_inbound(job, tables, now);
+            self.stages.end(Stage::Admit, packets);
             if !full {
                 break;
             }
@@ -238,14 +241,18 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     fn transmit_lan(&mut self) {
         if self.out.is_empty() {
+            self.stages.end(Stage::Commit, 0);
             return;
         }
+        let packets = self.out.len();
+        self.stages.end(Stage::Commit, packets);
         let sent = self.lan.transmit(&mut self.pool, &mut self.out, &self.stats);
         for frame in self.out.drain(..) {
             self.pool.put(frame);
             self.stats.drop_packets(DropReason::LanError, 1);
         }
         self.note_lan(sent);
+        self.stages.end(Stage::LanTransmit, packets);
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ use super::desk::{Desk, Stolen};
 use super::jobs::Direction;
 use super::report::{Command, Link, Report};
 use super::side::{Datagrams, Lan, Origin, Wan};
+use super::stages::{Stage, StageClock};
 use super::stats::LaneStats;
 use super::tables::{Published, Tables};
 
@@ -56,6 +58,7 @@ pub struct Lane<W, L> {
     pub(super) desk: Desk,
     pub(super) link: Link,
     pub(super) stats: Arc<LaneStats>,
+    pub(super) stages: StageClock,
     pub(super) pending: Pending<Frame>,
     pub(super) datagrams: Datagrams,
     pub(super) packets: Burst,
@@ -100,6 +103,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             pool,
             desk,
             link,
+            stages: StageClock::new(Arc::clone(&stats)),
             stats,
             pending,
             datagrams: Datagrams::default(),
@@ -115,10 +119,16 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
     }
 
+    /// Measures the stages of one turn in so many from here on.
+    pub fn sample_stages(&mut self, every: NonZeroU32) {
+        self.stages.sample(every);
+    }
+
     /// One turn; `now` is the time of everything that is done in it.
     pub fn poll_once(&mut self, now: Instant) -> Turn {
         let tables = Arc::clone(self.tables.load());
         self.stats.loops.add(1);
+        self.stages.begin_turn();
         let mut busy = false;
         if !self.link.commands.is_empty() {
             busy = true;
@@ -134,18 +144,20 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.released = self.release_pending(&tables, now);
         }
         self.pay_owed();
+        self.stages.end(Stage::Other, 0);
         busy |= self.receive_wan(&tables, now);
         busy |= self.released && !self.lan_gone && self.receive_lan(&tables, now);
         busy |= self.turn_over(&tables, now);
         if !busy {
             busy = self.help();
         }
+        self.stages.end(Stage::Other, 0);
         if busy { Turn::Busy } else { Turn::Idle }
     }
 
     /// Does what is staged, and sends what is done.
     pub(super) fn turn_over(&mut self, tables: &Tables, now: Instant) -> bool {
-        let jobs = self.desk.work();
+        let jobs = self.desk.work(&mut self.stages);
         self.stats.jobs_own.add(jobs);
         let mut busy = jobs > 0;
         let mut flush = [false; super::jobs::DIRECTIONS];
@@ -157,6 +169,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             busy = true;
             let flushed = self.lan.flush(&mut self.pool, &self.stats);
             self.note_lan(flushed);
+            self.stages.end(Stage::LanTransmit, 0);
         }
         while let Some(job) = self.desk.next_done(Direction::Outbound) {
             self.finish_outbound(job, tables, now);
@@ -166,12 +179,13 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             busy = true;
             let flushed = self.wan.flush(&mut self.pool, &self.stats);
             self.note_wan(flushed, now);
+            self.stages.end(Stage::WanTransmit, 0);
         }
         busy
     }
 
     fn help(&mut self) -> bool {
-        let helped = self.desk.steal() == Stolen::One;
+        let helped = self.desk.steal(&mut self.stages) == Stolen::One;
         self.stats.jobs_stolen.add(u64::from(helped));
         helped
     }

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::net::UdpSocket;
+use std::num::NonZeroU32;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -58,6 +59,8 @@ pub struct LaneConfig {
     pub lan: Option<TunQueue>,
     /// What that interface offers.
     pub offloads: Offloads,
+    /// Measure the stages of one turn in so many.
+    pub stages: Option<NonZeroU32>,
 }
 
 /// A wan queue that is bound.
@@ -232,7 +235,10 @@ fn start_one(
     let stats = Arc::new(LaneStats::default());
     let handle = LaneHandle { link: link.clone(), stats: Arc::clone(&stats), rings: bound, memory, cpu };
     let wan = WanSide::new(rings, socket);
-    let engine = Lane::new(wan, lan, pool, desk, Arc::clone(published), link, stats);
+    let mut engine = Lane::new(wan, lan, pool, desk, Arc::clone(published), link, stats);
+    if let Some(every) = config.stages {
+        engine.sample_stages(every);
+    }
     let thread = thread::Builder::new()
         .name(format!("lane-{lane}"))
         .spawn(move || supervise(lane, cpu, engine, spins))

@@ -20,6 +20,7 @@ mod outbound;
 pub mod report;
 pub mod segment;
 pub mod side;
+pub mod stages;
 pub mod stats;
 mod sync;
 pub mod tables;

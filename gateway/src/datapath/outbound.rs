@@ -24,6 +24,7 @@ use super::jobs::{Direction, Job, Note, Place, Run};
 use super::lane::{BURSTS_PER_TURN, Lane};
 use super::report::Report;
 use super::side::{Lan, Outgoing, Wan};
+use super::stages::Stage;
 use super::tables::{Path, PeerEntry, Tables};
 use super::transport::{TransportHeader, padded_len};
 
@@ -43,13 +44,15 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let Some(job) = self.desk.job() else { break };
             let received = self.lan.receive(&mut self.pool, &mut self.packets, &self.stats);
             self.note_lan(received);
+            self.stages.end(Stage::LanReceive, self.packets.len());
             if self.packets.is_empty() {
                 self.desk.put(job);
                 break;
             }
             busy = true;
-            let full = self.packets.is_full();
+            let (full, packets) = (self.packets.is_full(), self.packets.len());
             self.stage_outbound(job, tables, now);
+            self.stages.end(Stage::Route, packets);
             if !full {
                 break;
             }
@@ -215,7 +218,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     #[inline]
     fn transmit_wan(&mut self, to: Outgoing<'_>) {
         if !self.out.is_empty() {
+            let packets = self.out.len();
             self.wan.transmit(&mut self.pool, &mut self.out, to, &self.stats);
+            self.stages.end(Stage::WanTransmit, packets);
         }
     }
 }

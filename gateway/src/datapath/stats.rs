@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use landbridge_proto::DropReason;
 
+use super::stages::StageStats;
+
 /// A counter that one thread writes and any thread reads.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -37,11 +39,17 @@ macro_rules! lane_stats {
         pub struct LaneStats {
             $($(#[doc = $doc])+ pub $field: Counter,)+
             drops: [Counter; DropReason::COUNT],
+            /// Where its time goes, if that is sampled.
+            pub stages: StageStats,
         }
 
         impl Default for LaneStats {
             fn default() -> Self {
-                Self { $($field: Counter::default(),)+ drops: std::array::from_fn(|_| Counter::default()) }
+                Self {
+                    $($field: Counter::default(),)+
+                    drops: std::array::from_fn(|_| Counter::default()),
+                    stages: StageStats::default(),
+                }
             }
         }
 

@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::lane::{Lane, Turn};
 use super::side::{Lan, PollSet, Wan};
+use super::stages::Stage;
 
 /// Looks into the rings before sleeping, at most.
 const SPINS_MAX: u32 = 256;
@@ -46,6 +47,7 @@ pub(super) fn run<W: Wan, L: Lan>(mut lane: Lane<W, L>, spins: bool) -> Pool {
             Turn::Idle => {
                 lane.desk.set_idle(true);
                 rest.take(&mut lane);
+                lane.stages.end(Stage::Wait, 0);
             }
             Turn::Stopped => {
                 lane.desk.set_idle(false);

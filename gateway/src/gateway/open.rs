@@ -217,6 +217,7 @@ pub(super) fn lane_configs(
             socket: sockets.next(),
             lan: queues.next(),
             offloads,
+            stages: settings.stages,
         })
         .collect();
     for (place, ring) in rings.into_iter().enumerate() {

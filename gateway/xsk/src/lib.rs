@@ -17,6 +17,7 @@ pub mod reuseport;
 mod ring;
 pub mod socket;
 mod sys;
+pub mod ticks;
 pub mod tun;
 pub mod udp;
 
