@@ -10,6 +10,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod edges;
 mod engine;
 #[cfg(target_arch = "x86_64")]
 mod multibuffer;

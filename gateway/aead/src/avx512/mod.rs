@@ -150,3 +150,17 @@ fn words_of(register: &mut __m512i) -> &mut [u64; 8] {
 fn byte_mask(n: usize) -> __mmask64 {
     if n >= BLOCK { u64::MAX } else { (1 << n) - 1 }
 }
+
+/// Tags under chosen one-time keys, for the tests of the arithmetic's edges.
+#[cfg(test)]
+pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8; TAG_LEN]> {
+    assert!(is_supported() && texts.len() <= BATCH);
+    let mut keys = [[0; BLOCK]; BATCH];
+    for (key, given) in keys.iter_mut().zip(one_time_keys) {
+        key[..32].copy_from_slice(given);
+    }
+    let lane = |text: &Vec<u8>| Lane { text: text.as_ptr().cast_mut(), len: text.len(), counter: 0 };
+    let lanes: Vec<Lane> = texts.iter().map(lane).collect();
+    // SAFETY: the engine is supported; the texts are borrowed for the call, which only reads them.
+    unsafe { tags(&keys, &lanes)[..texts.len()].to_vec() }
+}
