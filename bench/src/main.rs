@@ -5,6 +5,7 @@
 mod machine;
 mod measure;
 mod micro;
+mod throughput;
 
 use std::process::ExitCode;
 
@@ -22,12 +23,14 @@ struct Arguments {
 enum Command {
     /// The packet's way without sockets, piece by piece: needs no privileges.
     Micro(micro::Arguments),
+    Calibrate(throughput::calibrate::Arguments),
 }
 
 fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Micro(arguments) => micro::run(&arguments),
+        Command::Calibrate(arguments) => throughput::calibrate::run(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::{args, output, privileges};
-use crate::demo::{self, Interrupted, Options};
+use crate::demo::{self, Options};
+use crate::lab::stop::Interrupted;
 
 /// What a shell gives to a command that Ctrl-C ended.
 const INTERRUPTED: u8 = 130;

@@ -1,20 +1,20 @@
 //! `landbridge demo`: two sites on one machine, joined by two gateways, under real traffic.
 //!
-//! 1. [`namespace`] and [`topology`]: four network namespaces, links, addresses.
+//! 1. [`topology`]: four network namespaces, links, addresses, made of [`crate::lab`].
 //! 2. [`process`]: two gateways, each this very program with a configuration of its own.
-//! 3. [`traffic`]: echo, TCP and UDP between the hosts, sent and counted by threads inside their namespaces.
+//! 3. [`rtt`], [`crate::lab::tcp`] and [`udp`]: echo, TCP and UDP between the hosts, sent and counted by threads inside their namespaces.
 //! 4. [`report`]: what was measured, for people and for programs.
 //!
 //! Enters: [`Options`]. Leaves: a [`report::Report`]. Never does: touch an interface, an address or a route of the machine
 //! itself, or leave anything behind: all of it hangs on values that take it away when they are dropped.
 
-pub(crate) mod namespace;
 mod process;
 mod progress;
 mod report;
+mod rtt;
 mod scratch;
 mod topology;
-mod traffic;
+mod udp;
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +22,6 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use self::process::{Gateway, Role};
 use self::progress::Progress;
@@ -30,8 +29,8 @@ use self::report::Figures;
 pub(crate) use self::report::Report;
 use self::scratch::Scratch;
 use self::topology::{HOST_B, Topology};
-pub(crate) use self::traffic::Interrupted;
-use self::traffic::{Path, Stop, rtt, tcp, udp};
+use crate::lab::stop::Stop;
+use crate::lab::{Path, namespace, tcp};
 use crate::settings::{Crypto, WanBackend};
 
 /// How long the first handshake may take, with all its retries.
@@ -59,12 +58,10 @@ pub(crate) struct Options {
 /// # Errors
 /// What failed, or [`Interrupted`]; all that was made has been removed by then.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
-    let stop = Stop::default();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, stop.flag()).context("signals cannot be caught")?;
-    }
+    let stop = Stop::on_signals()?;
     let mut progress = Progress::new();
-    let leftovers = namespace::remove_leftovers().context("leftovers of an earlier demo cannot be removed")?;
+    let leftovers =
+        namespace::remove_leftovers(topology::PREFIX).context("leftovers of an earlier demo cannot be removed")?;
     scratch::remove_leftovers();
     if leftovers > 0 {
         progress.done(&format!("removed {leftovers} namespaces of a demo that was killed"));
@@ -160,7 +157,7 @@ fn measure(
 }
 
 fn path(topology: &Topology) -> Path<'_> {
-    Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B }
+    Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B.into() }
 }
 
 /// CPU of each gateway between the two marks, in percent of one core.

@@ -13,11 +13,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::Options;
-use super::namespace::Namespace;
 use super::scratch::Scratch;
 use super::topology::{WAN, WAN_B};
-use super::traffic::Stop;
 use crate::config::keys;
+use crate::lab::namespace::Namespace;
+use crate::lab::stop::Stop;
 use crate::settings::{Crypto, Secret, WanBackend};
 use crate::status::{self, Status, socket_path};
 

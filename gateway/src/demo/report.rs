@@ -9,9 +9,9 @@ use landbridge_ebpf_common::Verdict;
 use serde::Serialize;
 
 use super::Options;
-use super::traffic::rtt::RttFigures;
-use super::traffic::tcp::TcpFigures;
-use super::traffic::udp::{PAYLOAD, UdpFigures};
+use super::rtt::RttFigures;
+use super::udp::{PAYLOAD, UdpFigures};
+use crate::lab::tcp::TcpFigures;
 use crate::status::Status;
 
 /// Figures of the traffic.

@@ -4,7 +4,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::topology::{HOST_B, Topology};
-use super::traffic::{Path, Stop, rtt, tcp, udp};
+use super::{rtt, udp};
+use crate::lab::stop::Stop;
+use crate::lab::{Path, tcp};
 
 /// A process has one demo at a time.
 static ONE: Mutex<()> = Mutex::new(());
@@ -30,7 +32,7 @@ fn traffic_between_the_hosts_is_measured_and_the_namespaces_go_away() {
     topology.join_by_routes().expect("routes");
     let names =
         [&topology.host_a, &topology.gateway_a, &topology.gateway_b, &topology.host_b].map(|n| n.name().to_owned());
-    let path = Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B };
+    let path = Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B.into() };
     let rtt = rtt::measure(path, Duration::from_millis(200), &stop).expect("echo");
     assert!(rtt.samples > 10 && rtt.us_p50 > 0.0 && rtt.us_p50 <= rtt.us_p99, "{rtt:?}");
     let mut marks = 0;
@@ -56,7 +58,7 @@ fn an_interrupted_measurement_ends_at_once() {
     topology.join_by_routes().expect("routes");
     stop.flag().store(true, std::sync::atomic::Ordering::Relaxed);
     let start = std::time::Instant::now();
-    let path = Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B };
+    let path = Path { from: &topology.host_a, to: &topology.host_b, address: HOST_B.into() };
     let long = Duration::from_secs(600);
     assert!(tcp::measure(path, 1, long, &stop, || {}, |_| {}).is_err());
     assert!(udp::trial(path, 1000.0, long, &stop).is_err());

@@ -14,41 +14,46 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 /// Where `ip netns` looks.
 const DIRECTORY: &str = "/run/netns";
-/// How names of the demo begin; the process id follows.
-const PREFIX: &str = "landbridge-demo-";
-
 /// A network namespace.
 #[derive(Debug)]
-pub(super) struct Namespace {
+pub struct Namespace {
     name: String,
     path: PathBuf,
     file: File,
 }
 
 impl Namespace {
-    /// Makes the namespace of one role of this process's demo.
-    pub(super) fn new(role: &str) -> anyhow::Result<Self> {
-        let name = format!("{PREFIX}{}-{role}", std::process::id());
+    /// Makes the namespace of one role: its name is `PREFIX-PID-ROLE` with the id of this process.
+    ///
+    /// # Errors
+    /// No right to do so, or such a namespace of this process.
+    pub fn new(prefix: &str, role: &str) -> anyhow::Result<Self> {
+        let name = format!("{prefix}-{}-{role}", std::process::id());
         let path = Path::new(DIRECTORY).join(&name);
         fs::create_dir_all(DIRECTORY).with_context(|| format!("{DIRECTORY} cannot be made"))?;
-        File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+        File::create_new(&path).with_context(|| format!("{} cannot be made", path.display()))?;
         let file = make(&path).inspect_err(|_| drop(fs::remove_file(&path)));
         let file = file.with_context(|| format!("the network namespace {name} cannot be made"))?;
         Ok(Self { name, path, file })
     }
 
     /// Its name.
-    pub(super) fn name(&self) -> &str {
+    #[must_use]
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// The descriptor of the namespace.
-    pub(super) fn file(&self) -> &File {
+    #[must_use]
+    pub fn file(&self) -> &File {
         &self.file
     }
 
     /// Runs work in a thread of its own inside.
-    pub(super) fn spawn<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// No thread can be started. What the work returns is the thread's result.
+    pub fn spawn<T: Send + 'static>(
         &self,
         name: &str,
         work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
@@ -62,17 +67,23 @@ impl Namespace {
     }
 
     /// Runs work inside and waits for it.
-    pub(super) fn run<T: Send + 'static>(
+    ///
+    /// # Errors
+    /// What the work returns, and a namespace that cannot be entered.
+    pub fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
     ) -> anyhow::Result<T> {
-        join(self.spawn("demo", work)?).with_context(|| format!("in the namespace {}", self.name))
+        join(self.spawn("lab", work)?).with_context(|| format!("in the namespace {}", self.name))
     }
 }
 
 /// The result of a thread; a panic becomes an error.
-pub(super) fn join<T>(handle: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
-    handle.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the demo panicked")))
+///
+/// # Errors
+/// That of the thread.
+pub fn join<T>(handle: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
+    handle.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread of the laboratory panicked")))
 }
 
 impl Drop for Namespace {
@@ -100,8 +111,11 @@ fn remove(path: &Path) {
     drop(fs::remove_file(path));
 }
 
-/// Removes the namespaces of demos whose process is dead, and says how many there were.
-pub(super) fn remove_leftovers() -> io::Result<usize> {
+/// Removes the namespaces with a prefix whose process is dead, and says how many there were.
+///
+/// # Errors
+/// A directory that cannot be read.
+pub fn remove_leftovers(prefix: &str) -> io::Result<usize> {
     let entries = match fs::read_dir(DIRECTORY) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
@@ -110,7 +124,7 @@ pub(super) fn remove_leftovers() -> io::Result<usize> {
     let mut removed = 0;
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(owner) else { continue };
+        let Some(pid) = name.to_str().and_then(|name| owner(prefix, name)) else { continue };
         if pid != std::process::id() && !Path::new("/proc").join(pid.to_string()).exists() {
             remove(&entry.path());
             removed += 1;
@@ -120,8 +134,8 @@ pub(super) fn remove_leftovers() -> io::Result<usize> {
 }
 
 /// The process that a name belongs to.
-fn owner(name: &str) -> Option<u32> {
-    name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()
+fn owner(prefix: &str, name: &str) -> Option<u32> {
+    name.strip_prefix(prefix)?.strip_prefix('-')?.split('-').next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -135,8 +149,9 @@ mod tests {
             ("landbridge-demo--host-a", None),
             ("landbridge-demo-x", None),
             ("demo-17", None),
+            ("landbridge-demos-17-host-a", None),
         ] {
-            assert_eq!(owner(name), pid, "{name}");
+            assert_eq!(owner("landbridge-demo", name), pid, "{name}");
         }
     }
 }

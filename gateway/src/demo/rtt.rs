@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use hdrhistogram::Histogram;
 
-use super::{PATIENCE, Path, Stop, is_timeout};
-use crate::demo::namespace::join;
+use crate::lab::namespace::join;
+use crate::lab::stop::Stop;
+use crate::lab::{PATIENCE, Path, is_timeout};
 
 const PAYLOAD: usize = 64;
 /// Pause between two packets: the tunnel is idle each time.
@@ -19,15 +20,15 @@ const GAP: Duration = Duration::from_millis(1);
 
 /// What the echo showed.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::demo) struct RttFigures {
-    pub(in crate::demo) samples: u64,
-    pub(in crate::demo) lost: u64,
-    pub(in crate::demo) us_p50: f64,
-    pub(in crate::demo) us_p99: f64,
+pub(super) struct RttFigures {
+    pub(super) samples: u64,
+    pub(super) lost: u64,
+    pub(super) us_p50: f64,
+    pub(super) us_p99: f64,
 }
 
 /// Sends echoes along a path.
-pub(in crate::demo) fn measure(path: Path<'_>, duration: Duration, stop: &Stop) -> anyhow::Result<RttFigures> {
+pub(super) fn measure(path: Path<'_>, duration: Duration, stop: &Stop) -> anyhow::Result<RttFigures> {
     let Path { from, to, address } = path;
     let server = to.run(move || UdpSocket::bind((address, 0)).context("the echo cannot bind"))?;
     let target = server.local_addr()?;
@@ -48,7 +49,7 @@ pub(in crate::demo) fn measure(path: Path<'_>, duration: Duration, stop: &Stop) 
 }
 
 /// Sends one packet that nobody answers.
-pub(in crate::demo) fn knock(path: Path<'_>) -> anyhow::Result<()> {
+pub(super) fn knock(path: Path<'_>) -> anyhow::Result<()> {
     let address = path.address;
     path.from.run(move || {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("the sender cannot bind")?;

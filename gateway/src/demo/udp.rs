@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
-use super::{PATIENCE, Path, Stop, is_timeout};
-use crate::demo::namespace::join;
+use crate::lab::namespace::join;
+use crate::lab::stop::Stop;
+use crate::lab::{PATIENCE, Path, is_timeout};
 
 /// UDP payload of each datagram: fits the tunnel with room to spare, as media and QUIC do.
-pub(in crate::demo) const PAYLOAD: usize = 1300;
+pub(super) const PAYLOAD: usize = 1300;
 /// Datagrams in one send at most.
 const STEP: usize = 16;
 /// How long packets may be on their way when the last was sent.
@@ -38,27 +39,27 @@ const TRIAL: Duration = Duration::from_millis(400);
 
 /// What a trial showed.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::demo) struct UdpFigures {
-    pub(in crate::demo) sent: u64,
-    pub(in crate::demo) received: u64,
+pub(super) struct UdpFigures {
+    pub(super) sent: u64,
+    pub(super) received: u64,
     /// How long was sent.
-    pub(in crate::demo) window: Duration,
+    pub(super) window: Duration,
 }
 
 impl UdpFigures {
     /// Packets received a second.
-    pub(in crate::demo) fn rate(&self) -> f64 {
+    pub(super) fn rate(&self) -> f64 {
         self.received as f64 / self.window.as_secs_f64()
     }
 
     /// Share of the packets sent that did not arrive, of one.
-    pub(in crate::demo) fn loss(&self) -> f64 {
+    pub(super) fn loss(&self) -> f64 {
         self.sent.saturating_sub(self.received) as f64 / (self.sent.max(1)) as f64
     }
 }
 
 /// Finds the highest rate that arrives nearly whole; half of what arrived at all if none did in time.
-pub(in crate::demo) fn search(
+pub(super) fn search(
     path: Path<'_>,
     budget: Duration,
     stop: &Stop,
@@ -99,7 +100,7 @@ pub(in crate::demo) fn search(
 }
 
 /// Sends at a rate and counts what arrives.
-pub(in crate::demo) fn trial(path: Path<'_>, rate: f64, duration: Duration, stop: &Stop) -> anyhow::Result<UdpFigures> {
+pub(super) fn trial(path: Path<'_>, rate: f64, duration: Duration, stop: &Stop) -> anyhow::Result<UdpFigures> {
     let address = path.address;
     let receiver = path.to.run(move || UdpSocket::bind((address, 0)).context("the receiver cannot bind"))?;
     let target = receiver.local_addr()?;

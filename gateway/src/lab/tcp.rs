@@ -1,7 +1,7 @@
-//! TCP throughput: N streams from host A to host B, counted where they arrive.
+//! TCP throughput: N streams from one host to another, counted where they arrive.
 //!
-//! Enters: two namespaces, streams and a duration. Leaves: bits per second of the window after a warm-up. Never does: count
-//! what was only sent.
+//! Enters: two namespaces, streams and a duration. Leaves: bits per second of the window after a warm-up, and what the sender
+//! had to send again. Never does: count what was only sent.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,19 +12,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use super::{PATIENCE, Path, Stop, is_timeout};
-use crate::demo::namespace::{Namespace, join};
+use super::namespace::{Namespace, join};
+use super::stop::Stop;
+use super::{PATIENCE, Path, is_timeout};
 
 const CHUNK: usize = 128 * 1024;
 const WARM_UP: Duration = Duration::from_millis(700);
 
 /// What TCP reached.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::demo) struct TcpFigures {
+pub struct TcpFigures {
     /// Payload bits per second at the receivers.
-    pub(in crate::demo) bits_per_second: f64,
+    pub bits_per_second: f64,
     /// How long was counted.
-    pub(in crate::demo) window: Duration,
+    pub window: Duration,
+    /// Segments that the senders' kernel sent again in that time.
+    pub retransmits: u64,
 }
 
 /// What all threads of a run share.
@@ -34,8 +37,11 @@ struct Shared {
     end: AtomicBool,
 }
 
-/// Sends along a path. `around` is called when the window begins and when it ends.
-pub(in crate::demo) fn measure(
+/// Sends along a path. `around` is called when the window begins and when it ends, `progress` with the rate so far.
+///
+/// # Errors
+/// A connection that fails, or [`super::stop::Interrupted`].
+pub fn measure(
     path: Path<'_>,
     streams: usize,
     duration: Duration,
@@ -57,6 +63,7 @@ pub(in crate::demo) fn measure(
         }
         stop.sleep(WARM_UP)?;
         around();
+        let again = retransmits(from)?;
         let (start, before) = (Instant::now(), shared.received.load(Ordering::Relaxed));
         let so_far = |start: Instant| {
             let bytes = shared.received.load(Ordering::Relaxed) - before;
@@ -66,9 +73,10 @@ pub(in crate::demo) fn measure(
             stop.sleep(Duration::from_millis(250).min(duration.saturating_sub(start.elapsed())))?;
             progress(so_far(start));
         }
-        let figures = TcpFigures { bits_per_second: so_far(start), window: start.elapsed() };
+        let (bits_per_second, window) = (so_far(start), start.elapsed());
         around();
-        Ok(figures)
+        let retransmits = retransmits(from)?.saturating_sub(again);
+        Ok(TcpFigures { bits_per_second, window, retransmits })
     })();
     shared.end.store(true, Ordering::Relaxed);
     for thread in threads {
@@ -76,6 +84,21 @@ pub(in crate::demo) fn measure(
         drop(join(thread));
     }
     result
+}
+
+/// Segments that the kernel has sent again in a namespace, since it was made.
+fn retransmits(namespace: &Namespace) -> anyhow::Result<u64> {
+    let text = namespace.run(|| Ok(std::fs::read_to_string("/proc/thread-self/net/snmp")?))?;
+    retransmits_of(&text).context("/proc/net/snmp has no counter of TCP segments sent again")
+}
+
+/// `/proc/net/snmp` has two lines for each protocol: the names, then the values.
+fn retransmits_of(text: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("Tcp:"));
+    let (names, values) = (lines.next()?, lines.next()?);
+    let (_, value) =
+        names.split_whitespace().zip(values.split_whitespace()).find(|(name, _)| *name == "RetransSegs")?;
+    value.parse().ok()
 }
 
 /// Takes the connection of a sender, unless that has failed already.
@@ -145,4 +168,16 @@ fn start_receiver(
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::retransmits_of;
+
+    #[test]
+    fn the_counter_of_segments_sent_again_is_found_by_its_name() {
+        let text = "Ip: A B\nIp: 1 2\nTcp: RtoMin OutSegs RetransSegs InErrs\nTcp: 200 10 7 0\nUdp: X\nUdp: 3\n";
+        assert_eq!(retransmits_of(text), Some(7));
+        assert_eq!(retransmits_of("Tcp: OutSegs\nTcp: 10\n"), None);
+    }
 }

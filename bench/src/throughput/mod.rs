@@ -1,0 +1,15 @@
+//! Throughput: host - gateway - gateway - host in namespaces, with a generator and a sink of our own.
+//!
+//! 1. [`topology`]: four namespaces, links, addresses.
+//! 2. [`trial`]: frames of one size at one rate for a while, and what arrived; [`tcp`]: streams for a while.
+//! 3. [`search`]: the highest rate whose trials are good enough.
+//!
+//! Enters: what to measure. Leaves: figures. Never does: touch a network interface of the machine itself.
+
+pub(crate) mod calibrate;
+pub(crate) mod frame;
+pub(crate) mod latency;
+pub(crate) mod search;
+pub(crate) mod tcp;
+pub(crate) mod topology;
+pub(crate) mod trial;
