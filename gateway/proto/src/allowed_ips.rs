@@ -1,11 +1,13 @@
 //! Crypto-key routing: which peer an inner address belongs to, by longest prefix (paper, section 2).
 //!
-//! Enters: prefixes with their owners, and addresses. Leaves: owners. Never does: allocate on lookup.
+//! Enters: prefixes with their owners, and addresses. Leaves: owners. Never does: allocate on lookup. Owners are peers here;
+//! whoever routes by other things takes [`Prefixes`] of those.
 
 mod blocks;
 mod key;
 mod trie;
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -13,75 +15,91 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::PeerId;
 use trie::Trie;
 
-/// Prefixes of both families, each owned by one peer. Cloning is how a snapshot is made: it is done once
-/// per change of configuration, never per packet.
-#[derive(Debug, Clone)]
-pub struct AllowedIps {
-    v4: Trie<u32>,
-    v6: Trie<u128>,
+/// What prefixes belong to.
+pub trait Owner: Copy + Eq + fmt::Debug {
+    /// A small number of its own: the list of its prefixes is found by it.
+    fn slot(self) -> usize;
 }
 
-impl AllowedIps {
+impl Owner for PeerId {
+    #[inline]
+    fn slot(self) -> usize {
+        self.slot as usize
+    }
+}
+
+/// Prefixes of both families, each owned by one peer.
+pub type AllowedIps = Prefixes<PeerId>;
+
+/// Prefixes of both families, each with one owner. Cloning is how a snapshot is made: it is done once
+/// per change of configuration, never per packet.
+#[derive(Debug, Clone)]
+pub struct Prefixes<O> {
+    v4: Trie<u32, O>,
+    v6: Trie<u128, O>,
+}
+
+impl<O: Owner> Prefixes<O> {
     /// No prefix at all.
     #[must_use]
     pub const fn new() -> Self {
         Self { v4: Trie::new(), v6: Trie::new() }
     }
 
-    /// Gives a prefix (its host bits are ignored) to a peer and returns the peer that had it.
-    pub fn insert(&mut self, net: IpNet, peer: PeerId) -> Option<PeerId> {
+    /// Gives a prefix (its host bits are ignored) to an owner and returns the one that had it.
+    pub fn insert(&mut self, net: IpNet, owner: O) -> Option<O> {
         match net {
-            IpNet::V4(net) => self.v4.insert(net.addr().to_bits(), net.prefix_len(), peer),
-            IpNet::V6(net) => self.v6.insert(net.addr().to_bits(), net.prefix_len(), peer),
+            IpNet::V4(net) => self.v4.insert(net.addr().to_bits(), net.prefix_len(), owner),
+            IpNet::V6(net) => self.v6.insert(net.addr().to_bits(), net.prefix_len(), owner),
         }
     }
 
-    /// Takes a prefix from a peer; false when that peer does not own it.
-    pub fn remove(&mut self, net: IpNet, peer: PeerId) -> bool {
+    /// Takes a prefix from an owner; false when it is another's.
+    pub fn remove(&mut self, net: IpNet, owner: O) -> bool {
         match net {
-            IpNet::V4(net) => self.v4.remove(net.addr().to_bits(), net.prefix_len(), peer),
-            IpNet::V6(net) => self.v6.remove(net.addr().to_bits(), net.prefix_len(), peer),
+            IpNet::V4(net) => self.v4.remove(net.addr().to_bits(), net.prefix_len(), owner),
+            IpNet::V6(net) => self.v6.remove(net.addr().to_bits(), net.prefix_len(), owner),
         }
     }
 
-    /// Takes all prefixes from a peer.
-    pub fn remove_peer(&mut self, peer: PeerId) {
-        while let Some((key, len)) = self.v4.first_of(peer) {
-            self.v4.remove(key, len, peer);
+    /// Takes all prefixes from an owner.
+    pub fn remove_owner(&mut self, owner: O) {
+        while let Some((key, len)) = self.v4.first_of(owner) {
+            self.v4.remove(key, len, owner);
         }
-        while let Some((key, len)) = self.v6.first_of(peer) {
-            self.v6.remove(key, len, peer);
+        while let Some((key, len)) = self.v6.first_of(owner) {
+            self.v6.remove(key, len, owner);
         }
     }
 
     /// The owner of the longest prefix that holds the address.
     #[inline]
     #[must_use]
-    pub fn lookup(&self, address: IpAddr) -> Option<PeerId> {
+    pub fn lookup(&self, address: IpAddr) -> Option<O> {
         match address {
             IpAddr::V4(address) => self.lookup_v4(address),
             IpAddr::V6(address) => self.lookup_v6(address),
         }
     }
 
-    /// [`AllowedIps::lookup`] for IPv4.
+    /// [`Prefixes::lookup`] for IPv4.
     #[inline]
     #[must_use]
-    pub fn lookup_v4(&self, address: Ipv4Addr) -> Option<PeerId> {
+    pub fn lookup_v4(&self, address: Ipv4Addr) -> Option<O> {
         self.v4.lookup(address.to_bits())
     }
 
-    /// [`AllowedIps::lookup`] for IPv6.
+    /// [`Prefixes::lookup`] for IPv6.
     #[inline]
     #[must_use]
-    pub fn lookup_v6(&self, address: Ipv6Addr) -> Option<PeerId> {
+    pub fn lookup_v6(&self, address: Ipv6Addr) -> Option<O> {
         self.v6.lookup(address.to_bits())
     }
 
-    /// The prefixes of a peer.
-    pub fn of_peer(&self, peer: PeerId) -> impl Iterator<Item = IpNet> + '_ {
-        let v4 = self.v4.of(peer).filter_map(|(key, len)| Ipv4Net::new(key.into(), len).ok().map(IpNet::V4));
-        let v6 = self.v6.of(peer).filter_map(|(key, len)| Ipv6Net::new(key.into(), len).ok().map(IpNet::V6));
+    /// The prefixes of an owner.
+    pub fn of_owner(&self, owner: O) -> impl Iterator<Item = IpNet> + '_ {
+        let v4 = self.v4.of(owner).filter_map(|(key, len)| Ipv4Net::new(key.into(), len).ok().map(IpNet::V4));
+        let v6 = self.v6.of(owner).filter_map(|(key, len)| Ipv6Net::new(key.into(), len).ok().map(IpNet::V6));
         v4.chain(v6)
     }
 
@@ -98,7 +116,7 @@ impl AllowedIps {
     }
 }
 
-impl Default for AllowedIps {
+impl<O: Owner> Default for Prefixes<O> {
     fn default() -> Self {
         Self::new()
     }
@@ -146,8 +164,8 @@ mod tests {
         let mut ips = AllowedIps::new();
         assert_eq!(ips.insert(net("192.168.4.77/24"), peer(1)), None);
         assert_eq!(ips.insert(net("192.168.4.0/24"), peer(2)), Some(peer(1)));
-        assert_eq!(ips.of_peer(peer(1)).count(), 0);
-        assert_eq!(ips.of_peer(peer(2)).collect::<Vec<_>>(), [net("192.168.4.0/24")]);
+        assert_eq!(ips.of_owner(peer(1)).count(), 0);
+        assert_eq!(ips.of_owner(peer(2)).collect::<Vec<_>>(), [net("192.168.4.0/24")]);
         assert!(!ips.remove(net("192.168.4.0/24"), peer(1)));
         assert!(!ips.remove(net("192.168.4.0/25"), peer(2)));
         assert!(ips.remove(net("192.168.4.9/24"), peer(2)));
@@ -163,9 +181,9 @@ mod tests {
         }
         ips.insert(net("10.0.0.0/8"), peer(1));
         assert_eq!(ips.len(), 130_001);
-        assert_eq!(ips.of_peer(peer(0)).count(), 130_000);
+        assert_eq!(ips.of_owner(peer(0)).count(), 130_000);
         assert_eq!(ips.lookup_v4(Ipv4Addr::from_bits(0x0a00_0000 + 129_999)), Some(peer(0)));
-        ips.remove_peer(peer(0));
+        ips.remove_owner(peer(0));
         assert_eq!(ips.len(), 1);
         assert_eq!(ips.lookup_v4(Ipv4Addr::from_bits(0x0a00_0000 + 129_999)), Some(peer(1)));
     }
@@ -176,8 +194,8 @@ mod tests {
         let successor = PeerId { slot: 1, generation: 8 };
         ips.insert(net("10.0.0.0/24"), peer(1));
         ips.insert(net("10.0.1.0/24"), successor);
-        assert_eq!(ips.of_peer(peer(1)).collect::<Vec<_>>(), [net("10.0.0.0/24")]);
-        ips.remove_peer(successor);
+        assert_eq!(ips.of_owner(peer(1)).collect::<Vec<_>>(), [net("10.0.0.0/24")]);
+        ips.remove_owner(successor);
         assert_eq!(ips.lookup(address("10.0.0.1")), Some(peer(1)));
         assert_eq!(ips.lookup(address("10.0.1.1")), None);
     }
@@ -241,7 +259,7 @@ mod tests {
                         }
                     }
                     Op::RemovePeer(p) => {
-                        ips.remove_peer(peer(p));
+                        ips.remove_owner(peer(p));
                         naive.0.retain(|_, owner| *owner != peer(p));
                     }
                 }
@@ -251,13 +269,13 @@ mod tests {
                 prop_assert_eq!(ips.lookup(address), naive.lookup(address), "{}", address);
             }
             for p in 0..5 {
-                let mut owned: Vec<IpNet> = ips.of_peer(peer(p)).collect();
+                let mut owned: Vec<IpNet> = ips.of_owner(peer(p)).collect();
                 owned.sort();
                 let expected: Vec<IpNet> = naive.0.iter().filter(|(_, o)| **o == peer(p)).map(|(n, _)| *n).collect();
                 prop_assert_eq!(owned, expected);
             }
             for p in 0..5 {
-                ips.remove_peer(peer(p));
+                ips.remove_owner(peer(p));
             }
             prop_assert!(ips.is_empty());
         }

@@ -63,6 +63,8 @@ drop_reasons! {
     CongestionMarked => "congestion_marked",
     /// The inner source does not belong to the peer that sent it.
     SourceNotAllowed => "source_not_allowed",
+    /// The inner packet has no hop left, and came by a ring all the same: the kernel answers such packets.
+    HopLimit => "hop_limit",
     /// No peer has the inner destination in its allowed IPs.
     NoRoute => "no_route",
     /// The peer has no endpoint yet.

@@ -33,7 +33,7 @@ mod timer;
 mod timestamp;
 pub mod tuning;
 
-pub use allowed_ips::AllowedIps;
+pub use allowed_ips::{AllowedIps, Owner, Prefixes};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, Event, PeerConfig, PeerUpdate, Transmit, WallClock};
 pub use pending::Pending;

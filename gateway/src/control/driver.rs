@@ -67,6 +67,8 @@ pub struct Driver<N> {
     pub drops: [u64; DropReason::COUNT],
     /// What a lane said of rings that fail, until somebody looks.
     pub wan_failed: Option<std::io::Error>,
+    /// The same of the lan side.
+    pub lan_failed: Option<std::io::Error>,
     /// Peers whose names are to be resolved (again).
     pub unresolved: BTreeSet<PeerId>,
     lanes: Vec<Link>,
@@ -92,6 +94,7 @@ impl<N: Network> Driver<N> {
             steer: None,
             drops: [0; DropReason::COUNT],
             wan_failed: None,
+            lan_failed: None,
             unresolved: BTreeSet::new(),
             lanes: Vec::new(),
             tables,
@@ -257,6 +260,7 @@ impl<N: Network> Driver<N> {
             }
             Report::LanGone => return Some(End::Asked("the tunnel interface is gone")),
             Report::WanFailed(error) => self.wan_failed = Some(error),
+            Report::LanFailed(error) => self.lan_failed = Some(error),
             Report::LaneFailed(what) => return Some(End::Failed(what)),
         }
         None

@@ -115,7 +115,7 @@ fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
                 endpoint: view.endpoint,
                 local: view.local,
                 path,
-                allowed_ips: driver.endpoint.allowed_ips().of_peer(id).collect(),
+                allowed_ips: driver.endpoint.allowed_ips().of_owner(id).collect(),
                 persistent_keepalive_seconds: view.persistent_keepalive.map(|interval| interval.as_secs()),
                 last_handshake_seconds_ago: view
                     .last_handshake

@@ -205,7 +205,7 @@ impl Control {
         facts.rings.retain(|ring| ring.if_index != if_index);
         facts.wan.interfaces.retain(|interface| interface.name != rings.places[at].interface.name);
         facts.wan.reason = rings.describe();
-        driver.tell_lanes(|| Command::Rings { if_index, rings: Vec::new() });
+        driver.tell_lanes(|| Command::WanRings { if_index, rings: Vec::new() });
         driver.doubt_paths();
     }
 
@@ -254,7 +254,7 @@ impl Control {
         rings.places[at].interface = interface;
         // The lanes serve the rings before anything is steered into them.
         for (link, rings) in driver.lanes().iter().zip(lanes) {
-            if link.commands.push(Command::Rings { if_index, rings }).is_err() {
+            if link.commands.push(Command::WanRings { if_index, rings }).is_err() {
                 anyhow::bail!("a lane does not take its rings");
             }
             link.lane.wake();

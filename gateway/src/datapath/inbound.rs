@@ -21,6 +21,7 @@ use landbridge_proto::{DropReason, PeerId, ReplayWindow, Session};
 use landbridge_xsk::Frame;
 
 use super::jobs::{Direction, Job, Note, Place, Run};
+use super::lan_table::LanTable;
 use super::lane::{BURSTS_PER_TURN, Lane};
 use super::report::{ControlDatagram, Report};
 use super::side::{Lan, Origin, Wan};
@@ -154,7 +155,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
         drop(frames);
         self.desk.put(job);
-        self.transmit_lan();
+        self.transmit_lan(&tables.lan);
     }
 
     /// Step 5: keeps the packets that are authentic and were not seen before. True when the newest of them is newer
@@ -230,7 +231,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         match accept(&mut frame, ecn, peer, tables) {
             Ok(()) => {
                 if self.out.is_full() {
-                    self.transmit_lan();
+                    self.transmit_lan(&tables.lan);
                 }
                 self.out.push(frame);
             }
@@ -239,14 +240,14 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         true
     }
 
-    fn transmit_lan(&mut self) {
+    fn transmit_lan(&mut self, table: &LanTable) {
         if self.out.is_empty() {
             self.stages.end(Stage::Commit, 0);
             return;
         }
         let packets = self.out.len();
         self.stages.end(Stage::Commit, packets);
-        let sent = self.lan.transmit(&mut self.pool, &mut self.out, &self.stats);
+        let sent = self.lan.transmit(&mut self.pool, &mut self.out, table, &self.stats);
         for frame in self.out.drain(..) {
             self.pool.put(frame);
             self.stats.drop_packets(DropReason::LanError, 1);

@@ -121,15 +121,49 @@ fn mark_congestion(packet: &mut [u8]) {
         packet[1] |= CE << 4;
         return;
     }
-    let before = u16::from_be_bytes([packet[0], packet[1]]);
-    packet[1] |= CE;
-    let after = u16::from_be_bytes([packet[0], packet[1]]);
-    // RFC 1624, equation 3.
+    change_v4_word(packet, 0, |[first, second]| [first, second | CE]);
+}
+
+/// Changes two bytes of an IPv4 header at an even place, and its checksum with them (RFC 1624, equation 3).
+#[inline]
+fn change_v4_word(packet: &mut [u8], at: usize, change: impl FnOnce([u8; 2]) -> [u8; 2]) {
+    let before = [packet[at], packet[at + 1]];
+    let after = change(before);
+    packet[at..at + 2].copy_from_slice(&after);
     let check = u16::from_be_bytes([packet[10], packet[11]]);
-    let sum = u32::from(!check) + u32::from(!before) + u32::from(after);
+    let sum = u32::from(!check) + u32::from(!u16::from_be_bytes(before)) + u32::from(u16::from_be_bytes(after));
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     packet[10..12].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
+
+/// What a router looks at besides the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Forwarded {
+    /// TTL or hop limit.
+    pub hop_limit: u8,
+    /// IPv4 options or IPv6 hop-by-hop options, which a router may have to act on.
+    pub options: bool,
+}
+
+/// Reads that of a packet that [`parse`] accepted.
+#[inline]
+#[must_use]
+pub fn forwarded(packet: &[u8]) -> Forwarded {
+    const HOP_BY_HOP: u8 = 0;
+    match packet[0] >> 4 {
+        4 => Forwarded { hop_limit: packet[8], options: packet[0] & 0xf != 5 },
+        _ => Forwarded { hop_limit: packet[7], options: packet[6] == HOP_BY_HOP },
+    }
+}
+
+/// Takes one off the TTL or hop limit of a packet that [`parse`] accepted and whose limit is not zero.
+#[inline]
+pub fn take_hop(packet: &mut [u8]) {
+    match packet[0] >> 4 {
+        4 => change_v4_word(packet, 8, |[ttl, protocol]| [ttl.saturating_sub(1), protocol]),
+        _ => packet[7] = packet[7].saturating_sub(1),
+    }
 }
 
 #[cfg(test)]
@@ -192,5 +226,26 @@ mod tests {
             }
         }
         assert_eq!([0, 1, 2, 3].map(outer_ecn), [0, 1, 2, 2]);
+    }
+
+    #[test]
+    fn every_hop_takes_one_off_the_limit_and_leaves_the_checksums_right() {
+        for v6 in [false, true] {
+            let mut packet = Crafted { v6, ..Crafted::udp(7, 1, 9) }.bytes();
+            for left in (1..forwarded(&packet).hop_limit).rev() {
+                take_hop(&mut packet);
+                assert_eq!(forwarded(&packet), Forwarded { hop_limit: left, options: false });
+                assert_eq!(check_spec(&packet), Ok(()), "{left} hops left");
+            }
+        }
+    }
+
+    #[test]
+    fn options_that_concern_routers_are_seen() {
+        let mut v4 = Crafted::udp(7, 1, 9).bytes();
+        v4[0] = 0x46;
+        let mut v6 = Crafted { v6: true, ..Crafted::udp(7, 1, 9) }.bytes();
+        v6[6] = 0;
+        assert!(forwarded(&v4).options && forwarded(&v6).options);
     }
 }

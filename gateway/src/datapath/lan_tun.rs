@@ -1,4 +1,4 @@
-//! A queue of the TUN device as a lan side, with segmentation offload in both directions.
+//! A queue of the TUN device as a lan side, alone or beside rings ([`super::lan`]), with segmentation offload in both directions.
 //!
 //! Enters: super-packets, split into segments ([`super::segment`]); inner packets, joined into super-packets
 //! ([`super::join`]). Leaves: the same. Never does: block, or keep a packet beyond the call but for segments
@@ -14,6 +14,7 @@ use landbridge_xsk::{Burst, Frame, Pool, TunQueue};
 use rustix::event::{PollFd, PollFlags};
 
 use super::join::{Joiner, Offloads, WriteOutcome};
+use super::lan_table::LanTable;
 use super::segment;
 use super::side::{Lan, PollSet};
 use super::stats::LaneStats;
@@ -68,7 +69,13 @@ impl Lan for LanTun {
         Ok(())
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, stats: &LaneStats) -> io::Result<()> {
+    fn transmit(
+        &mut self,
+        pool: &mut Pool,
+        frames: &mut Burst,
+        _table: &LanTable,
+        stats: &LaneStats,
+    ) -> io::Result<()> {
         let Self { queue, joiner, offloads, .. } = self;
         let mut failure = None;
         let joined = joiner.join(frames, *offloads, &mut |slices, _| match queue.write(slices) {
@@ -101,53 +108,6 @@ impl Lan for LanTun {
     fn close(&mut self, pool: &mut Pool) {
         for frame in self.backlog.drain(..) {
             pool.put(frame);
-        }
-    }
-}
-
-/// The lan side of a running lane. The lan backend `xdp` is to be its third kind.
-#[derive(Debug)]
-pub enum LanSide {
-    /// The lane only helps others, or the device has fewer queues than there are lanes.
-    None,
-    /// A queue of the TUN device.
-    Tun(Box<LanTun>),
-}
-
-impl Lan for LanSide {
-    fn receive(&mut self, pool: &mut Pool, into: &mut Burst, stats: &LaneStats) -> io::Result<()> {
-        match self {
-            Self::None => Ok(()),
-            Self::Tun(tun) => tun.receive(pool, into, stats),
-        }
-    }
-
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, stats: &LaneStats) -> io::Result<()> {
-        match self {
-            // Whoever calls counts what is left as refused.
-            Self::None => Ok(()),
-            Self::Tun(tun) => tun.transmit(pool, frames, stats),
-        }
-    }
-
-    fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
-        match self {
-            Self::None => Ok(()),
-            Self::Tun(tun) => tun.flush(pool, stats),
-        }
-    }
-
-    fn poll_set<'a>(&'a self, into: &mut PollSet<'a>) {
-        match self {
-            Self::None => {}
-            Self::Tun(tun) => tun.poll_set(into),
-        }
-    }
-
-    fn close(&mut self, pool: &mut Pool) {
-        match self {
-            Self::None => {}
-            Self::Tun(tun) => tun.close(pool),
         }
     }
 }

@@ -167,8 +167,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
         if flush[Direction::Inbound as usize] {
             busy = true;
-            let flushed = self.lan.flush(&mut self.pool, &self.stats);
-            self.note_lan(flushed);
+            self.flush_lan(now);
             self.stages.end(Stage::LanTransmit, 0);
         }
         while let Some(job) = self.desk.next_done(Direction::Outbound) {
@@ -205,8 +204,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                     let replaced = self.wan.replace_socket(socket);
                     self.note_socket(replaced, now);
                 }
-                Command::Rings { if_index, rings } => {
+                Command::WanRings { if_index, rings } => {
                     self.wan.replace_rings(&mut self.pool, if_index, rings);
+                }
+                Command::LanRings { if_index, rings } => {
+                    self.lan.replace_rings(&mut self.pool, if_index, rings);
                 }
                 Command::Data { remote, local, bytes } => {
                     self.take_forwarded(Origin { remote, local }, &bytes);
@@ -253,6 +255,14 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             }
         } else {
             tracing::debug!(%error, "the lan side failed");
+        }
+    }
+
+    /// Sends what waits on the lan side.
+    pub(super) fn flush_lan(&mut self, now: Instant) {
+        let Err(error) = self.lan.flush(&mut self.pool, &self.stats) else { return };
+        if self.lan.has_rings() && self.is_news(now) {
+            self.report(Report::LanFailed(error));
         }
     }
 

@@ -19,7 +19,9 @@ use landbridge_xsk::{Bound, Memory, MemoryConfig, TunQueue, Xsk, XskConfig};
 use super::desk::Desk;
 pub use super::join::Offloads;
 
-use super::lan_tun::{LanSide, LanTun};
+use super::lan::LanSide;
+use super::lan_tun::LanTun;
+use super::lan_xdp::LanXdp;
 use super::lane::Lane;
 use super::report::{Command, Link, Report, Waker};
 use super::side::{Lan, Wan};
@@ -52,7 +54,9 @@ pub struct LaneConfig {
     /// Try 2 MiB pages.
     pub huge_pages: bool,
     /// Wan queues of this lane; empty for the `udp` backend.
-    pub rings: Vec<XskConfig>,
+    pub wan_rings: Vec<XskConfig>,
+    /// Lan queues of this lane; empty for the `tun` backend.
+    pub lan_rings: Vec<XskConfig>,
     /// The lane's kernel socket; `None`: a lane that only steals.
     pub socket: Option<UdpSocket>,
     /// The lane's queue of the tunnel interface.
@@ -63,7 +67,7 @@ pub struct LaneConfig {
     pub stages: Option<NonZeroU32>,
 }
 
-/// A wan queue that is bound.
+/// A queue that is bound, of either side.
 #[derive(Debug)]
 pub struct RingBound {
     /// The interface.
@@ -83,7 +87,7 @@ pub struct LaneHandle {
     pub link: Link,
     /// The lane's counters.
     pub stats: Arc<LaneStats>,
-    /// The wan queues it has bound.
+    /// The queues it has bound.
     pub rings: Vec<RingBound>,
     /// Its packet memory, for rings that come later.
     pub memory: Memory,
@@ -183,7 +187,7 @@ impl Lanes {
         &self.handles
     }
 
-    /// The wan queues that the lanes have bound. Who takes them decides how long the kernel keeps the queues, as each holds
+    /// The queues that the lanes have bound. Who takes them decides how long the kernel keeps the queues, as each holds
     /// a descriptor.
     pub fn take_rings(&mut self) -> Vec<RingBound> {
         self.handles.iter_mut().flat_map(|handle| std::mem::take(&mut handle.rings)).collect()
@@ -225,16 +229,14 @@ fn start_one(
     let LaneConfig { cpu, frames, frame_size, jumbo_frames, huge_pages, .. } = config;
     let (memory, pool) = Memory::new(MemoryConfig { frames, frame_size, jumbo_frames, huge_pages })
         .map_err(|source| LaneError::Memory { lane, frames, frame_size, source })?;
-    let (sockets, bound) = bind(lane, &config.rings, &memory)?;
-    let rings = bound.iter().zip(sockets).map(|(ring, socket)| WanXdp::new(ring.if_index, socket)).collect();
+    let mut bound = Vec::new();
+    let wan_rings = bind(lane, &config.wan_rings, &memory, &mut bound, WanXdp::new)?;
+    let lan_rings = bind(lane, &config.lan_rings, &memory, &mut bound, LanXdp::new)?;
     let socket = config.socket.map(WanUdp::new).transpose().map_err(|source| LaneError::Socket { lane, source })?;
-    let lan = match config.lan {
-        Some(queue) => LanSide::Tun(Box::new(LanTun::new(queue, config.offloads))),
-        None => LanSide::None,
-    };
+    let lan = LanSide::new(lan_rings, config.lan.map(|queue| LanTun::new(queue, config.offloads)));
     let stats = Arc::new(LaneStats::default());
     let handle = LaneHandle { link: link.clone(), stats: Arc::clone(&stats), rings: bound, memory, cpu };
-    let wan = WanSide::new(rings, socket);
+    let wan = WanSide::new(wan_rings, socket);
     let mut engine = Lane::new(wan, lan, pool, desk, Arc::clone(published), link, stats);
     if let Some(every) = config.stages {
         engine.sample_stages(every);
@@ -246,17 +248,22 @@ fn start_one(
     Ok((handle, thread))
 }
 
-fn bind(lane: usize, rings: &[XskConfig], memory: &Memory) -> Result<(Vec<Xsk>, Vec<RingBound>), LaneError> {
-    let mut sockets = Vec::with_capacity(rings.len());
-    let mut bound = Vec::with_capacity(rings.len());
-    for ring in rings {
+/// Opens a socket for each queue. `bound` gets what was granted and a descriptor of each.
+fn bind<S>(
+    lane: usize,
+    rings: &[XskConfig],
+    memory: &Memory,
+    bound: &mut Vec<RingBound>,
+    side: impl Fn(u32, Xsk) -> S,
+) -> Result<Vec<S>, LaneError> {
+    let bind = |ring: &XskConfig| {
         let failed = |source| LaneError::Ring { lane, if_index: ring.if_index, queue: ring.queue, source };
         let socket = Xsk::open(ring, memory).map_err(failed)?;
         let fd = socket.as_fd().try_clone_to_owned().map_err(failed)?;
         bound.push(RingBound { if_index: ring.if_index, queue: ring.queue, fd, bound: socket.bound() });
-        sockets.push(socket);
-    }
-    Ok((sockets, bound))
+        Ok(side(ring.if_index, socket))
+    };
+    rings.iter().map(bind).collect()
 }
 
 /// Pins the thread, runs the lane and tells the control task when it ends for another reason than being asked to.

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use landbridge_proto::DropReason;
 use landbridge_xsk::{Burst, Frame, Pool};
 
+use super::lan_table::LanTable;
 use super::side::{Datagrams, Lan, Origin, Outgoing, PollSet, Wan};
 use super::stats::LaneStats;
 
@@ -94,7 +95,13 @@ impl Lan for MemoryLan {
         Ok(())
     }
 
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, stats: &LaneStats) -> io::Result<()> {
+    fn transmit(
+        &mut self,
+        pool: &mut Pool,
+        frames: &mut Burst,
+        _table: &LanTable,
+        stats: &LaneStats,
+    ) -> io::Result<()> {
         for frame in frames.drain(..) {
             if self.limit.is_some_and(|limit| self.sent.len() >= limit) {
                 stats.drop_packets(DropReason::LanFull, 1);

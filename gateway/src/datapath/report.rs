@@ -10,6 +10,7 @@ use landbridge_proto::{PeerId, ReceiverIndex};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use super::lan_xdp::LanXdp;
 use super::wan_xdp::WanXdp;
 
 /// The largest datagram that a lane passes to the control task: handshakes are 148 bytes at most.
@@ -43,6 +44,8 @@ pub enum Report {
     LanGone,
     /// The rings of a wan interface fail to send: it is down, gone or failing.
     WanFailed(io::Error),
+    /// The same of a lan interface.
+    LanFailed(io::Error),
     /// The lane itself failed (it was not asked to stop).
     LaneFailed(String),
 }
@@ -74,12 +77,19 @@ pub enum Command {
     },
     /// Use this kernel socket from here on (the listen port changed); the one in use is closed.
     Socket(std::net::UdpSocket),
-    /// Close the rings of this interface, and use these from here on.
-    Rings {
+    /// Close the rings of this wan interface, and use these from here on.
+    WanRings {
         /// Its index.
         if_index: u32,
         /// In place of those closed; none leaves the interface's packets to the kernel's socket.
         rings: Vec<WanXdp>,
+    },
+    /// Close the rings of this lan interface, and use these from here on.
+    LanRings {
+        /// Its index.
+        if_index: u32,
+        /// In place of those closed; none leaves the interface's packets to the TUN.
+        rings: Vec<LanXdp>,
     },
     /// Waiting packets of this peer are to be dropped: its handshake was given up, or it was removed.
     Abandon(PeerId),

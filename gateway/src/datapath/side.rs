@@ -12,6 +12,8 @@ use arrayvec::ArrayVec;
 use landbridge_xsk::{BURST, Burst, Frame, Pool};
 use rustix::event::PollFd;
 
+use super::lan_table::LanTable;
+use super::lan_xdp::LanXdp;
 use super::stats::LaneStats;
 use super::tables::Path;
 use super::wan_xdp::WanXdp;
@@ -65,8 +67,9 @@ pub struct Outgoing<'a> {
 /// What a lane polls while it has nothing to do: its sides' descriptors and its waker.
 pub type PollSet<'a> = ArrayVec<PollFd<'a>, POLL_SET>;
 
-/// The most descriptors that one lane polls.
-pub const POLL_SET: usize = 32;
+/// The most descriptors that one lane polls: a packet memory has 120 rings at most, and beside them are socket, TUN
+/// and waker.
+pub const POLL_SET: usize = 128;
 
 /// The side towards the internet.
 pub trait Wan {
@@ -119,11 +122,12 @@ pub trait Lan {
     /// When the side itself fails: EBADFD says that its interface is gone.
     fn receive(&mut self, pool: &mut Pool, into: &mut Burst, stats: &LaneStats) -> io::Result<()>;
 
-    /// Takes all of `frames`, which are inner packets. They leave at the latest with the next flush.
+    /// Takes all of `frames`, which are inner packets. They leave at the latest with the next flush. `table` tells next hops
+    /// to sides that need them.
     ///
     /// # Errors
-    /// When the side itself fails.
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, stats: &LaneStats) -> io::Result<()>;
+    /// When the side itself fails, as for [`Lan::receive`].
+    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, table: &LanTable, stats: &LaneStats) -> io::Result<()>;
 
     /// Sends what waits.
     ///
@@ -131,8 +135,21 @@ pub trait Lan {
     /// When the side itself fails.
     fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()>;
 
+    /// Looks for packets where that costs no system call. True when there are some.
+    fn glance(&mut self, _pool: &mut Pool) -> bool {
+        false
+    }
+
+    /// Whether [`Lan::glance`] can see anything.
+    fn has_rings(&self) -> bool {
+        false
+    }
+
     /// What to poll for packets.
     fn poll_set<'a>(&'a self, into: &mut PollSet<'a>);
+
+    /// Closes the rings of an interface and uses others in their place; a side without rings lets go of them.
+    fn replace_rings(&mut self, _pool: &mut Pool, _if_index: u32, _rings: Vec<LanXdp>) {}
 
     /// Ends: every frame goes home.
     fn close(&mut self, pool: &mut Pool);

@@ -96,6 +96,28 @@ lane_stats! {
     lan_tx_packets,
     /// Bytes of inner packets among them.
     lan_tx_bytes,
+    /// Those among them that the lan side's rings received.
+    lan_xdp_rx_packets,
+    /// Bytes of inner packets among them.
+    lan_xdp_rx_bytes,
+    /// Those among them that the lan side's rings sent.
+    lan_xdp_tx_packets,
+    /// Bytes of inner packets among them.
+    lan_xdp_tx_bytes,
+    /// Given to the kernel although there are lan rings, as no route leads to an interface with rings.
+    lan_kernel_no_route,
+    /// The same, as the next hop is not resolved.
+    lan_kernel_unresolved,
+    /// The same, as an address is the gateway's own or one that no router forwards.
+    lan_kernel_special,
+    /// The same, as the hop limit ends here.
+    lan_kernel_hop_limit,
+    /// The same, as the packet is longer than the interface takes.
+    lan_kernel_too_long,
+    /// The same, as the packet has options that concern routers.
+    lan_kernel_options,
+    /// The same, as the lane has no ring on the interface.
+    lan_kernel_no_ring,
     /// Packets read or written on the lan side as units (super-packets count once).
     lan_rx_super_packets,
     /// Super-packets written.

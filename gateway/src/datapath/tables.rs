@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use landbridge_proto::{AllowedIps, PeerId, PeerShared, ReceiverIndex, Session};
 
+use super::lan_table::LanTable;
+
 /// The place where the control task publishes and every lane reads.
 pub type Published = Arc<ArcSwap<Tables>>;
 
@@ -22,6 +24,8 @@ pub struct Tables {
     pub peers: Table<Arc<PeerEntry>>,
     /// Inner addresses to peers.
     pub routes: Arc<AllowedIps>,
+    /// Where packets leave on the lan, for lanes with rings there.
+    pub lan: LanTable,
     /// MTU of the tunnel interface: padding stops there.
     pub mtu: u32,
     /// The UDP port that outer packets come from.
@@ -32,7 +36,14 @@ impl Tables {
     /// No session, no peer.
     #[must_use]
     pub fn new(mtu: u32) -> Self {
-        Self { sessions: Table::new(), peers: Table::new(), routes: Arc::new(AllowedIps::new()), mtu, listen_port: 0 }
+        Self {
+            sessions: Table::new(),
+            peers: Table::new(),
+            routes: Arc::new(AllowedIps::new()),
+            lan: LanTable::default(),
+            mtu,
+            listen_port: 0,
+        }
     }
 
     /// The session that opens packets with this index.

@@ -36,7 +36,7 @@ struct Rest {
 
 /// Runs a lane until it is told to stop, and returns its pool with every frame that came home.
 pub(super) fn run<W: Wan, L: Lan>(mut lane: Lane<W, L>, spins: bool) -> Pool {
-    let spins = if spins && lane.wan.has_rings() { SPINS_MIN } else { 0 };
+    let spins = if spins && (lane.wan.has_rings() || lane.lan.has_rings()) { SPINS_MIN } else { 0 };
     let mut rest = Rest { spins, settled: false, fruitless: 0 };
     loop {
         match lane.poll_once(Instant::now()) {
@@ -72,6 +72,7 @@ impl Rest {
                 self.settled = true;
                 let flushed = lane.wan.flush(&mut lane.pool, &lane.stats);
                 lane.note_wan(flushed, Instant::now());
+                lane.flush_lan(Instant::now());
             }
             // Often somebody else has done by now what the lane was called for: that is no reason to make it slow to hear.
             Woken::Called => {}
@@ -85,7 +86,7 @@ impl Rest {
     /// Looks into the rings; true when something came.
     fn spin<W: Wan, L: Lan>(&mut self, lane: &mut Lane<W, L>) -> bool {
         for _ in 0..self.spins {
-            if lane.wan.glance(&mut lane.pool) {
+            if lane.wan.glance(&mut lane.pool) || lane.lan.glance(&mut lane.pool) {
                 self.spins = (self.spins * 2).min(SPINS_MAX);
                 return true;
             }

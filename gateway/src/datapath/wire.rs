@@ -31,8 +31,8 @@ const VLAN_TAG_LEN: usize = 4;
 const VLAN_TAGS_MAX: usize = 2;
 /// Bytes of an Ethernet header with as many VLAN tags as are understood.
 pub(super) const ETHERNET_MAX: usize = ETHERNET_LEN + VLAN_TAGS_MAX * VLAN_TAG_LEN;
-const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_IPV6: u16 = 0x86dd;
+pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
+pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
 
 /// IP protocol number of UDP.
@@ -74,6 +74,18 @@ pub fn parse(frame: &[u8]) -> Result<WireDatagram, DropReason> {
     match ethertype {
         ETHERTYPE_IPV4 => ipv4(frame, at),
         ETHERTYPE_IPV6 => ipv6(frame, at),
+        _ => Err(DropReason::Malformed),
+    }
+}
+
+/// Where the IP packet in a frame begins.
+///
+/// # Errors
+/// [`DropReason::Truncated`] when the frame ends before, [`DropReason::Malformed`] when there is none.
+#[inline]
+pub(super) fn ip_at(frame: &[u8]) -> Result<usize, DropReason> {
+    match ethernet(frame)? {
+        (ETHERTYPE_IPV4 | ETHERTYPE_IPV6, at) => Ok(at),
         _ => Err(DropReason::Malformed),
     }
 }

@@ -213,7 +213,8 @@ pub(super) fn lane_configs(
             frame_size,
             jumbo_frames: JUMBO_FRAMES,
             huge_pages: true,
-            rings: Vec::new(),
+            wan_rings: Vec::new(),
+            lan_rings: Vec::new(),
             socket: sockets.next(),
             lan: queues.next(),
             offloads,
@@ -221,10 +222,10 @@ pub(super) fn lane_configs(
         })
         .collect();
     for (place, ring) in rings.into_iter().enumerate() {
-        configs[place % crew.busy].rings.push(ring);
+        configs[place % crew.busy].wan_rings.push(ring);
     }
     for config in &mut configs {
-        config.frames = sizes::frames(settings.frames_per_lane, config.rings.len(), entries);
+        config.frames = sizes::frames(settings.frames_per_lane, config.wan_rings.len(), entries);
     }
     configs
 }

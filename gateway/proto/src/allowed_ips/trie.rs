@@ -11,9 +11,9 @@
 //!
 //! Prefixes of one owner are linked in a list, so that an owner's prefixes are listed and removed without a scan.
 
+use super::Owner;
 use super::blocks::Blocks;
 use super::key::{Key, STRIDE};
-use crate::PeerId;
 
 const NIL: u32 = u32::MAX;
 /// The node at bit zero, once there is a prefix.
@@ -66,34 +66,34 @@ fn below(bits: u64, bit: usize) -> usize {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Owned {
-    owner: PeerId,
+struct Owned<O> {
+    owner: O,
     entry: u32,
 }
 
 /// A prefix in its owner's list.
 #[derive(Debug, Clone, Copy)]
-struct Entry<K> {
+struct Entry<K, O> {
     key: K,
     before: u32,
     after: u32,
-    owner: PeerId,
+    owner: O,
     len: u8,
 }
 
 /// All prefixes of a family.
 #[derive(Debug, Clone)]
-pub(super) struct Trie<K> {
+pub(super) struct Trie<K, O> {
     nodes: Blocks<Node<K>>,
-    prefixes: Blocks<Owned>,
-    entries: Vec<Entry<K>>,
+    prefixes: Blocks<Owned<O>>,
+    entries: Vec<Entry<K, O>>,
     free_entries: Vec<u32>,
     /// The first entry of each owner, by its slot.
     heads: Vec<u32>,
     len: usize,
 }
 
-impl<K: Key> Trie<K> {
+impl<K: Key, O: Owner> Trie<K, O> {
     pub(super) const fn new() -> Self {
         Self {
             nodes: Blocks::new(),
@@ -110,7 +110,7 @@ impl<K: Key> Trie<K> {
     }
 
     #[inline]
-    pub(super) fn lookup(&self, key: K) -> Option<PeerId> {
+    pub(super) fn lookup(&self, key: K) -> Option<O> {
         let mut node = self.nodes.at(ROOT)?;
         let mut best = None;
         while key.common(node.key) >= node.level {
@@ -128,7 +128,7 @@ impl<K: Key> Trie<K> {
     }
 
     /// Gives a prefix to an owner and returns the one that had it.
-    pub(super) fn insert(&mut self, key: K, len: u8, owner: PeerId) -> Option<PeerId> {
+    pub(super) fn insert(&mut self, key: K, len: u8, owner: O) -> Option<O> {
         let key = key.above(len + K::PAD);
         let (level, bit) = place_of(key, len);
         let at = self.grow_to(key, level);
@@ -153,7 +153,7 @@ impl<K: Key> Trie<K> {
     }
 
     /// Takes a prefix from an owner; false when it does not own it.
-    pub(super) fn remove(&mut self, key: K, len: u8, owner: PeerId) -> bool {
+    pub(super) fn remove(&mut self, key: K, len: u8, owner: O) -> bool {
         let key = key.above(len + K::PAD);
         let (level, bit) = place_of(key, len);
         let (mut parent, mut at) = (NIL, ROOT);
@@ -186,13 +186,13 @@ impl<K: Key> Trie<K> {
     }
 
     /// Some prefix of an owner.
-    pub(super) fn first_of(&self, owner: PeerId) -> Option<(K, u8)> {
+    pub(super) fn first_of(&self, owner: O) -> Option<(K, u8)> {
         self.of(owner).next()
     }
 
     /// The prefixes of an owner.
-    pub(super) fn of(&self, owner: PeerId) -> impl Iterator<Item = (K, u8)> + '_ {
-        let mut at = self.heads.get(owner.slot as usize).copied().unwrap_or(NIL);
+    pub(super) fn of(&self, owner: O) -> impl Iterator<Item = (K, u8)> + '_ {
+        let mut at = self.heads.get(owner.slot()).copied().unwrap_or(NIL);
         std::iter::from_fn(move || {
             loop {
                 let entry = self.entries.get(at as usize)?;
@@ -270,9 +270,9 @@ impl<K: Key> Trie<K> {
     }
 
     /// Puts a prefix into its owner's list.
-    fn list(&mut self, key: K, len: u8, owner: PeerId) -> u32 {
+    fn list(&mut self, key: K, len: u8, owner: O) -> u32 {
         self.len += 1;
-        let slot = owner.slot as usize;
+        let slot = owner.slot();
         if self.heads.len() <= slot {
             self.heads.resize(slot + 1, NIL);
         }
@@ -300,7 +300,7 @@ impl<K: Key> Trie<K> {
         self.len -= 1;
         let Entry { before, after, owner, .. } = self.entries[at as usize];
         if before == NIL {
-            self.heads[owner.slot as usize] = after;
+            self.heads[owner.slot()] = after;
         } else {
             self.entries[before as usize].after = after;
         }
@@ -326,11 +326,12 @@ mod tests {
     use rand_chacha::ChaCha20Rng;
 
     use super::*;
+    use crate::PeerId;
 
     const OWNER: PeerId = PeerId { slot: 0, generation: 0 };
 
     /// Nodes from the root to the prefix's own.
-    fn depth<K: Key>(trie: &Trie<K>, key: K) -> usize {
+    fn depth<K: Key>(trie: &Trie<K, PeerId>, key: K) -> usize {
         let (mut at, mut depth) = (Some(ROOT), 0);
         while let Some(node) = at.and_then(|at| trie.nodes.at(at)) {
             depth += 1;
@@ -365,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_hundred_and_thirty_thousand_prefixes_are_a_few_nodes_deep() {
-        let (mut v4, mut v6, mut sparse) = (Trie::<u32>::new(), Trie::<u128>::new(), Trie::<u128>::new());
+        let (mut v4, mut v6, mut sparse) = (Trie::<u32, _>::new(), Trie::<u128, _>::new(), Trie::<u128, _>::new());
         let mut rng = ChaCha20Rng::from_seed([2; 32]);
         for i in 0..130_000_u32 {
             v4.insert(0x0a00_0000 + i, 32, OWNER);

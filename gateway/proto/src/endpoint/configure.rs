@@ -106,7 +106,7 @@ impl Endpoint {
             return;
         }
         if update.replace_allowed_ips {
-            self.allowed_ips.remove_peer(id);
+            self.allowed_ips.remove_owner(id);
         }
         for &net in &update.allowed_ips_remove {
             self.allowed_ips.remove(net, id);
@@ -146,7 +146,7 @@ impl Endpoint {
             return;
         }
         self.end_everything(id);
-        self.allowed_ips.remove_peer(id);
+        self.allowed_ips.remove_owner(id);
         self.allowed_ips_version += 1;
         self.peers.remove(id);
         self.events.push_back(Event::PeerRemoved { peer: id });

@@ -43,7 +43,7 @@ pub fn answer(endpoint: &Endpoint, device: Device) -> Zeroizing<String> {
         line(&mut text, "rx_bytes", peer.shared.rx_bytes());
         let keepalive = peer.persistent_keepalive.map_or(0, |interval| interval.as_secs());
         line(&mut text, "persistent_keepalive_interval", keepalive);
-        for net in endpoint.allowed_ips().of_peer(id) {
+        for net in endpoint.allowed_ips().of_owner(id) {
             line(&mut text, "allowed_ip", net);
         }
     }

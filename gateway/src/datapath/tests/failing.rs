@@ -5,6 +5,7 @@ use std::io;
 use landbridge_xsk::Burst;
 use rustix::io::Errno;
 
+use super::super::lan_table::LanTable;
 use super::super::lanes;
 use super::super::side::{Datagrams, Lan, Outgoing, PollSet, Wan};
 use super::super::stats::LaneStats;
@@ -53,7 +54,7 @@ impl Lan for Ill {
         }
     }
 
-    fn transmit(&mut self, _: &mut Pool, _: &mut Burst, _: &LaneStats) -> io::Result<()> {
+    fn transmit(&mut self, _: &mut Pool, _: &mut Burst, _: &LanTable, _: &LaneStats) -> io::Result<()> {
         Err(Errno::IO.into())
     }
 

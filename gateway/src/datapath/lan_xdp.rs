@@ -1,0 +1,168 @@
+//! An AF_XDP ring as a part of the lan side ([`super::lan`]).
+//!
+//! Enters: Ethernet frames that the steer program took because their destination lies behind a peer; inner packets with
+//! the next hop they go to. Leaves: inner packets in place, one hop older; Ethernet frames on the wire. Never does:
+//! route, answer, or take what the kernel has to see: the program leaves it to the kernel, and so does the lan side.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use arrayvec::ArrayVec;
+use landbridge_proto::DropReason;
+use landbridge_xsk::{BURST, Burst, Frame, Pool, Xsk};
+
+use super::inner;
+use super::lan_table::NextHop;
+use super::stats::LaneStats;
+use super::wire;
+
+/// One ring and its backlogs.
+#[derive(Debug)]
+pub struct LanXdp {
+    /// The interface it is bound to.
+    pub(super) if_index: u32,
+    socket: Xsk,
+    received: Burst,
+    staged: Burst,
+    /// Bytes of the IP packet in each of them.
+    staged_lens: ArrayVec<u32, BURST>,
+}
+
+impl LanXdp {
+    /// A side on a bound socket.
+    #[must_use]
+    pub fn new(if_index: u32, socket: Xsk) -> Self {
+        Self { if_index, socket, received: Burst::new(), staged: Burst::new(), staged_lens: ArrayVec::new() }
+    }
+
+    /// Receives frames where none wait already; true when some do.
+    pub fn glance(&mut self, pool: &mut Pool) -> bool {
+        if self.received.is_empty() {
+            self.socket.receive(pool, &mut self.received);
+        }
+        !self.received.is_empty()
+    }
+
+    /// See [`super::side::Lan::receive`].
+    pub fn receive(&mut self, pool: &mut Pool, into: &mut Burst, stats: &LaneStats) {
+        let (mut packets, mut bytes) = (0, 0);
+        while !into.is_full() && self.glance(pool) {
+            let room = into.remaining_capacity().min(self.received.len());
+            for mut frame in self.received.drain(..room) {
+                match unwrap(&mut frame) {
+                    Ok(()) => {
+                        packets += 1;
+                        bytes += frame.len() as u64;
+                        into.push(frame);
+                    }
+                    Err(reason) => {
+                        stats.drop_packets(reason, 1);
+                        pool.put(frame);
+                    }
+                }
+            }
+        }
+        stats.lan_rx_packets.add(packets);
+        stats.lan_rx_bytes.add(bytes);
+        stats.lan_xdp_rx_packets.add(packets);
+        stats.lan_xdp_rx_bytes.add(bytes);
+    }
+
+    /// Stages one packet for a next hop on this ring's interface; the hop's MTU was looked at.
+    pub fn push(&mut self, pool: &mut Pool, mut frame: Frame, hop: &NextHop, stats: &LaneStats) {
+        let ip_len = frame.len() as u32;
+        if let Err(reason) = wrap(&mut frame, hop) {
+            stats.drop_packets(reason, 1);
+            pool.put(frame);
+            return;
+        }
+        if self.staged.is_full() {
+            self.move_staged(pool, stats);
+        }
+        self.staged.push(frame);
+        self.staged_lens.push(ip_len);
+    }
+
+    /// Moves staged frames into the ring. A ring that stays full after the kernel was told drops the rest.
+    fn move_staged(&mut self, pool: &mut Pool, stats: &LaneStats) {
+        self.fill_ring(pool, stats);
+        if self.staged.is_empty() {
+            return;
+        }
+        // What it cannot send it says again at the flush that ends the turn.
+        let _ = self.socket.flush(pool);
+        self.fill_ring(pool, stats);
+        stats.drop_packets(DropReason::LanFull, self.staged.len() as u64);
+        for frame in self.staged.drain(..) {
+            pool.put(frame);
+        }
+        self.staged_lens.clear();
+    }
+
+    fn fill_ring(&mut self, pool: &mut Pool, stats: &LaneStats) {
+        if self.staged.is_empty() {
+            return;
+        }
+        self.socket.transmit(pool, &mut self.staged);
+        let taken = self.staged_lens.len() - self.staged.len();
+        let bytes = self.staged_lens.drain(..taken).map(u64::from).sum();
+        stats.lan_tx_packets.add(taken as u64);
+        stats.lan_tx_bytes.add(bytes);
+        stats.lan_xdp_tx_packets.add(taken as u64);
+        stats.lan_xdp_tx_bytes.add(bytes);
+    }
+
+    /// Sends what is staged.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
+        self.move_staged(pool, stats);
+        self.socket.flush(pool)
+    }
+
+    /// Brings every frame home.
+    pub fn close(mut self, pool: &mut Pool) {
+        for frame in self.received.drain(..).chain(self.staged.drain(..)) {
+            pool.put(frame);
+        }
+        self.socket.close(pool);
+    }
+}
+
+impl AsFd for LanXdp {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Makes the IP packet in an Ethernet frame the frame's data, cut to its own length (short ones come padded), and takes
+/// the hop that passing this gateway is.
+#[inline]
+fn unwrap(frame: &mut Frame) -> Result<(), DropReason> {
+    let at = wire::ip_at(frame.data())?;
+    frame.advance(at);
+    let len = inner::parse(frame.data())?.len;
+    frame.truncate(len);
+    if inner::forwarded(frame.data()).hop_limit <= 1 {
+        // The program leaves these to the kernel, which answers; one that comes all the same goes no further.
+        return Err(DropReason::HopLimit);
+    }
+    inner::take_hop(frame.data_mut());
+    Ok(())
+}
+
+/// Puts the next hop's Ethernet header before an IP packet, and takes the hop.
+#[inline]
+fn wrap(frame: &mut Frame, hop: &NextHop) -> Result<(), DropReason> {
+    inner::take_hop(frame.data_mut());
+    let ether_type = match frame.data()[0] >> 4 {
+        4 => wire::ETHERTYPE_IPV4,
+        _ => wire::ETHERTYPE_IPV6,
+    };
+    let header = frame.prepend(hop.ethernet.len() + 2).ok_or(DropReason::Oversized)?;
+    let (front, last) = header.split_at_mut(hop.ethernet.len());
+    front.copy_from_slice(&hop.ethernet);
+    last.copy_from_slice(&ether_type.to_be_bytes());
+    Ok(())
+}
