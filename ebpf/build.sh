@@ -94,7 +94,7 @@ build() {
         cd "$here"
         # What a developer's shell sets for the gateway's build must not reach this one.
         unset RUSTFLAGS RUSTDOCFLAGS RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER RUSTUP_TOOLCHAIN CARGO_BUILD_TARGET \
-            CARGO_INCREMENTAL
+            CARGO_INCREMENTAL ${!CARGO_PROFILE_*}
         RUSTC=$rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work CARGO_ENCODED_RUSTFLAGS=$encoded \
             CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER=$(linker) "$cargo" build --quiet --locked --release \
             --target bpfel-unknown-none -Z build-std=core >&2

@@ -1,26 +1,31 @@
-//! `landbridge_steer`: the XDP program that takes transport data of live sessions off the wire.
+//! `landbridge_steer`: the XDP program that takes packets off the wire which the lanes handle.
 //!
-//! Enters: every frame that a wan interface receives. Leaves: transport data of live sessions, to the
-//! AF_XDP socket of its queue; everything else, untouched, to the kernel. Never does: drop, change or
-//! answer a packet.
+//! Enters: every frame that an interface of ours receives. Leaves: on a wan interface transport data of live
+//! sessions, on a lan interface packets for networks behind peers, to the AF_XDP socket of their queue;
+//! everything else, untouched, to the kernel. Never does: drop, change or answer a packet.
 //!
-//! 1. [`parse`]: Ethernet, VLAN tags, IP, UDP; lengths are believed only where they agree with each other.
-//! 2. [`select`]: our port, one of our addresses, transport data, a live receiver index.
-//! 3. [`redirect`]: the socket bound to this interface and queue.
-//! 4. [`action`]: the one place where an outcome becomes an XDP action.
+//! 1. [`parse`]: headers; lengths are believed only where they agree with each other.
+//! 2. [`wan`]: our port, one of our addresses, transport data, a live receiver index.
+//! 3. [`lan`]: our MAC and VLAN, to be forwarded by the rules for routers, a route to a peer.
+//! 4. [`redirect`]: the socket bound to this interface and queue.
+//! 5. [`action`]: the one place where an outcome becomes an XDP action.
+//!
+//! An interface may have both roles: what is for one of our addresses is asked of the wan role, all else of the lan's.
 
 #![no_std]
 #![no_main]
 
+mod lan;
 mod maps;
 mod parse;
+mod wan;
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use landbridge_ebpf_common::{Config, QUEUES_PER_INTERFACE, SESSION_SLOT_MASK, Verdict};
+use landbridge_ebpf_common::{Config, Interface, QUEUES_PER_INTERFACE, ROLE_LAN, ROLE_WAN, Verdict};
 
-use crate::parse::{Datagram, TRANSPORT_DATA, TRANSPORT_DATA_LEN_MIN};
+use crate::parse::{Cursor, V4, V6, udp};
 
 /// Helpers that only GPL-compatible programs may call stay within reach.
 #[unsafe(no_mangle)]
@@ -39,7 +44,7 @@ pub fn landbridge_steer(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn action(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Redirected => xdp_action::XDP_REDIRECT,
+        Verdict::Redirected | Verdict::LanRedirected => xdp_action::XDP_REDIRECT,
         Verdict::Disabled
         | Verdict::OtherEtherType
         | Verdict::TooManyTags
@@ -53,7 +58,15 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::Control
         | Verdict::UnknownSession
         | Verdict::NoSocket
-        | Verdict::TooLong => xdp_action::XDP_PASS,
+        | Verdict::TooLong
+        | Verdict::OtherMac
+        | Verdict::OtherVlan
+        | Verdict::Scope
+        | Verdict::Options
+        | Verdict::HopLimit
+        | Verdict::TunnelMtu
+        | Verdict::LocalAddress
+        | Verdict::NoRoute => xdp_action::XDP_PASS,
     }
 }
 
@@ -63,44 +76,51 @@ fn steer(ctx: &XdpContext) -> Verdict {
     if config.enabled == 0 {
         return Verdict::Disabled;
     }
-    match parse::datagram(ctx.data(), ctx.data_end()).and_then(|datagram| select(&datagram, config)) {
-        Ok(()) => redirect(ctx),
+    let interface = maps::interface(ctx.ingress_ifindex() as u32);
+    match select(Cursor::new(ctx.data(), ctx.data_end()), interface, config) {
+        Ok(taken) => redirect(ctx, interface, taken),
         Err(verdict) => verdict,
     }
 }
 
-/// Whether the datagram is transport data of a live session: the cheap questions first.
+/// Which role takes the packet, if any.
 #[inline(always)]
-fn select(datagram: &Datagram, config: &Config) -> Result<(), Verdict> {
-    if datagram.port != config.port {
-        return Err(Verdict::OtherPort);
+fn select(cursor: Cursor, interface: Option<&Interface>, config: &Config) -> Result<Verdict, Verdict> {
+    let frame = parse::frame(cursor)?;
+    match frame.kind {
+        parse::IPV4 => {
+            let packet = V4::parse(frame.body)?;
+            match of_lan(interface, || maps::is_local(&packet.destination_key())) {
+                Some(interface) => lan::v4(&packet, &frame, interface, config).map(|()| Verdict::LanRedirected),
+                None => wan::select(&udp::v4(&packet)?, config).map(|()| Verdict::Redirected),
+            }
+        }
+        parse::IPV6 => {
+            let packet = V6::parse(frame.body)?;
+            match of_lan(interface, || maps::is_local(&packet.destination_key())) {
+                Some(interface) => lan::v6(&packet, &frame, interface, config).map(|()| Verdict::LanRedirected),
+                None => wan::select(&udp::v6(&packet)?, config).map(|()| Verdict::Redirected),
+            }
+        }
+        _ => Err(Verdict::OtherEtherType),
     }
-    if datagram.packet_len > u32::from(config.packet_len_max) {
-        return Err(Verdict::TooLong);
-    }
-    if !maps::is_local(&datagram.destination) {
-        return Err(Verdict::OtherAddress);
-    }
-    let head = datagram.payload()?;
-    if datagram.payload_len < TRANSPORT_DATA_LEN_MIN || head.message_type != TRANSPORT_DATA {
-        return Err(Verdict::Control);
-    }
-    // An index of 0 is never live: a slot without session reads 0.
-    if head.receiver_index == 0 || maps::session(head.receiver_index & SESSION_SLOT_MASK) != head.receiver_index {
-        return Err(Verdict::UnknownSession);
-    }
-    Ok(())
+}
+
+/// The interface where its lan role is to be asked; none where the wan role is.
+#[inline(always)]
+fn of_lan(interface: Option<&Interface>, is_local: impl Fn() -> bool) -> Option<&Interface> {
+    interface.filter(|interface| interface.roles & ROLE_LAN != 0 && (interface.roles & ROLE_WAN == 0 || !is_local()))
 }
 
 /// To the socket of this interface and queue, where one is bound.
 #[inline(always)]
-fn redirect(ctx: &XdpContext) -> Verdict {
+fn redirect(ctx: &XdpContext, interface: Option<&Interface>, taken: Verdict) -> Verdict {
     let queue = ctx.rx_queue_index();
     if queue >= QUEUES_PER_INTERFACE {
         return Verdict::NoSocket;
     }
-    let Some(interface) = maps::interface(ctx.ingress_ifindex() as u32) else { return Verdict::NoSocket };
-    if maps::redirect(interface * QUEUES_PER_INTERFACE + queue) { Verdict::Redirected } else { Verdict::NoSocket }
+    let Some(interface) = interface else { return Verdict::NoSocket };
+    if maps::redirect(interface.number * QUEUES_PER_INTERFACE + queue) { taken } else { Verdict::NoSocket }
 }
 
 /// The verifier proves that no path leads here; the language wants it.

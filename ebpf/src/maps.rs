@@ -2,9 +2,10 @@
 
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::map;
+use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
 use landbridge_ebpf_common as common;
-use landbridge_ebpf_common::{AddressKey, Config, Verdict};
+use landbridge_ebpf_common::{AddressKey, Config, Interface, ROUTE_TO_PEER, Verdict};
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -16,7 +17,13 @@ static ADDRESSES: HashMap<AddressKey, u8> = HashMap::with_max_entries(common::AD
 static SESSIONS: Array<u32> = Array::with_max_entries(common::SESSION_SLOTS, 0);
 
 #[map]
-static INTERFACES: HashMap<u32, u32> = HashMap::with_max_entries(common::INTERFACES, 0);
+static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(common::INTERFACES, 0);
+
+#[map]
+static ROUTES_V4: LpmTrie<[u8; 4], u32> = LpmTrie::with_max_entries(common::ROUTES, 0);
+
+#[map]
+static ROUTES_V6: LpmTrie<[u32; 4], u32> = LpmTrie::with_max_entries(common::ROUTES, 0);
 
 #[map]
 static SOCKETS: XskMap = XskMap::with_max_entries(common::SOCKETS, 0);
@@ -47,11 +54,24 @@ pub(crate) fn session(slot: u32) -> u32 {
     }
 }
 
-/// The number of an interface among ours.
+/// What an interface is to us.
 #[inline(always)]
-pub(crate) fn interface(if_index: u32) -> Option<u32> {
-    // SAFETY: as above; the number of an interface does not change while it is in the map.
-    INTERFACES.get_ptr(&if_index).map(|number| unsafe { number.read_volatile() })
+pub(crate) fn interface(if_index: u32) -> Option<&'static Interface> {
+    // SAFETY: the map's value is aligned integers that live as long as the program runs. Where the user side replaces
+    // it while we read, one packet is looked at by the old role or the new one.
+    INTERFACES.get_ptr(&if_index).map(|interface| unsafe { &*interface })
+}
+
+/// Whether the longest route to an IPv4 address leads to a peer.
+#[inline(always)]
+pub(crate) fn route_v4(address: [u8; 4]) -> bool {
+    ROUTES_V4.get(Key::new(32, address)).is_some_and(|target| *target == ROUTE_TO_PEER)
+}
+
+/// Whether the longest route to an IPv6 address leads to a peer.
+#[inline(always)]
+pub(crate) fn route_v6(address: AddressKey) -> bool {
+    ROUTES_V6.get(Key::new(128, address.0)).is_some_and(|target| *target == ROUTE_TO_PEER)
 }
 
 /// Has the kernel redirect this packet to a socket once the program returns; false where none is bound.
@@ -65,7 +85,7 @@ pub(crate) fn redirect(socket: u32) -> bool {
 #[inline(always)]
 pub(crate) fn count(verdict: Verdict) {
     if let Some(counter) = VERDICTS.get_ptr_mut(verdict.index()) {
-        // SAFETY: the value is an aligned u64 of this CPU alone, and programs on one CPU do not preempt each other here.
+        // SAFETY: the value is an aligned u64 of this CPU alone, where no XDP program preempts another.
         unsafe { *counter += 1 };
     }
 }

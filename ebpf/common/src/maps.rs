@@ -5,7 +5,9 @@
 //! | [`map::CONFIG`] | array of one | 0 | [`Config`] |
 //! | [`map::ADDRESSES`] | hash | [`AddressKey`] | unused byte |
 //! | [`map::SESSIONS`] | array | slot of a receiver index | that index whole, or 0 for none |
-//! | [`map::INTERFACES`] | hash | interface index | its number among our interfaces |
+//! | [`map::INTERFACES`] | hash | interface index | [`Interface`] |
+//! | [`map::ROUTES_V4`] | longest prefix match | prefix length, address | [`ROUTE_TO_PEER`] or [`ROUTE_ELSEWHERE`] |
+//! | [`map::ROUTES_V6`] | longest prefix match | prefix length, address | as above |
 //! | [`map::SOCKETS`] | XSKMAP | number of the interface * [`QUEUES_PER_INTERFACE`] + queue | AF_XDP socket |
 //! | [`map::VERDICTS`] | per-CPU array | [`crate::Verdict`] | packets |
 
@@ -19,8 +21,12 @@ pub mod map {
     pub const ADDRESSES: &str = "ADDRESSES";
     /// Live sessions.
     pub const SESSIONS: &str = "SESSIONS";
-    /// Interfaces that have sockets.
+    /// Interfaces that have sockets or a role.
     pub const INTERFACES: &str = "INTERFACES";
+    /// IPv4 networks and whether a peer has them.
+    pub const ROUTES_V4: &str = "ROUTES_V4";
+    /// IPv6 networks and whether a peer has them.
+    pub const ROUTES_V6: &str = "ROUTES_V6";
     /// AF_XDP sockets.
     pub const SOCKETS: &str = "SOCKETS";
     /// Packets per verdict.
@@ -37,8 +43,20 @@ pub const ADDRESSES: u32 = 4096;
 pub const INTERFACES: u32 = 16;
 /// Queues of one interface at most; packets of queues beyond go to the kernel.
 pub const QUEUES_PER_INTERFACE: u32 = 256;
-/// Bytes of the longest IP packet that is taken, whatever [`Config::packet_len_max`] says: a frame of packet memory is a
-/// page at most, less the 256 bytes that the kernel keeps in front. The constant is also what shows an older verifier
+/// Routes of one address family at most, as the user side counts.
+pub const ROUTES_PER_FAMILY: u32 = 131_072;
+/// Entries of a map of routes: what is added before something else is removed has room.
+pub const ROUTES: u32 = 2 * ROUTES_PER_FAMILY;
+/// The value of a route to a peer.
+pub const ROUTE_TO_PEER: u32 = 1;
+/// The value of a route that is the kernel's, inside a wider one to a peer.
+pub const ROUTE_ELSEWHERE: u32 = 2;
+/// An interface that receives transport data.
+pub const ROLE_WAN: u32 = 1;
+/// An interface that receives packets for networks behind peers.
+pub const ROLE_LAN: u32 = 2;
+/// Bytes of the longest IP packet that is taken, whatever [`Config::packet_len_max`] says: a frame of packet memory is
+/// a page at most, less the 256 bytes that the kernel keeps in front. The constant is also what shows an older verifier
 /// (Linux 6.1) that a length read in network order is bounded: it loses track where the bytes are swapped.
 pub const PACKET_LEN_MAX: u16 = 4096 - 256;
 /// Sockets at most.
@@ -54,13 +72,29 @@ pub struct Config {
     pub port: [u8; 2],
     /// Bytes of the longest IP packet that is taken: the kernel drops what does not fit a frame of packet memory.
     pub packet_len_max: u16,
+    /// Bytes of the longest IP packet that the tunnel carries: what is longer, the kernel answers.
+    pub tunnel_mtu: u32,
+}
+
+/// What an interface is to us.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// Its number among our interfaces, by which its sockets are found.
+    pub number: u32,
+    /// [`ROLE_WAN`] and [`ROLE_LAN`].
+    pub roles: u32,
+    /// The lan's VLAN, 0 for frames without tags.
+    pub vlan: u16,
+    /// Its hardware address on the lan.
+    pub mac: [u8; 6],
 }
 
 impl Config {
     /// Listens to `port`.
     #[must_use]
-    pub const fn listen(port: u16, packet_len_max: u16) -> Self {
-        Self { enabled: 1, port: port.to_be_bytes(), packet_len_max }
+    pub const fn listen(port: u16, packet_len_max: u16, tunnel_mtu: u32) -> Self {
+        Self { enabled: 1, port: port.to_be_bytes(), packet_len_max, tunnel_mtu }
     }
 }
 
@@ -112,13 +146,17 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 bytes at alignment 4), every bit pattern is a value.
+// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 + 4 bytes at alignment 4), every bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Config {}
 
 // SAFETY: repr(C), one array of integers, no padding, every bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for AddressKey {}
+
+// SAFETY: repr(C), integers only, no padding (4 + 4 + 2 + 6 bytes at alignment 4), every bit pattern is a value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Interface {}
 
 #[cfg(test)]
 mod tests {
@@ -145,6 +183,6 @@ mod tests {
     #[test]
     fn an_empty_configuration_is_disabled() {
         assert_eq!(Config::default().enabled, 0);
-        assert_eq!(Config::listen(0x1234, 0).port, [0x12, 0x34]);
+        assert_eq!(Config::listen(0x1234, 0, 0).port, [0x12, 0x34]);
     }
 }

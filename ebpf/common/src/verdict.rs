@@ -31,10 +31,28 @@ pub enum Verdict {
     Control = 11,
     /// Transport data for no live session.
     UnknownSession = 12,
-    /// Transport data on a queue that has no AF_XDP socket.
+    /// What would be taken, on a queue that has no AF_XDP socket.
     NoSocket = 13,
     /// An IP packet longer than a frame of packet memory holds: the kernel would drop it there.
     TooLong = 14,
+    /// A packet for a network behind a peer, given to the AF_XDP socket of its queue.
+    LanRedirected = 15,
+    /// On a lan: a frame that is not for our interface alone: broadcast, multicast, somebody else's.
+    OtherMac = 16,
+    /// On a lan: a frame of another VLAN.
+    OtherVlan = 17,
+    /// On a lan: from or to an address that no router forwards, as multicast, loopback and link-local ones.
+    Scope = 18,
+    /// On a lan: IPv4 options or IPv6 hop-by-hop options, which the kernel has to look at.
+    Options = 19,
+    /// On a lan: a packet whose way ends here: the kernel answers that its time is exceeded.
+    HopLimit = 20,
+    /// On a lan: longer than the tunnel's MTU: the kernel fragments it, or answers that it is too big.
+    TunnelMtu = 21,
+    /// On a lan: to one of our own addresses.
+    LocalAddress = 22,
+    /// On a lan: no peer has the longest route to its destination.
+    NoRoute = 23,
 }
 
 impl Verdict {
@@ -42,7 +60,7 @@ impl Verdict {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 24] = [
         Self::Redirected,
         Self::Disabled,
         Self::OtherEtherType,
@@ -58,6 +76,15 @@ impl Verdict {
         Self::UnknownSession,
         Self::NoSocket,
         Self::TooLong,
+        Self::LanRedirected,
+        Self::OtherMac,
+        Self::OtherVlan,
+        Self::Scope,
+        Self::Options,
+        Self::HopLimit,
+        Self::TunnelMtu,
+        Self::LocalAddress,
+        Self::NoRoute,
     ];
 
     /// The label of its counter, in metrics and status.
@@ -79,6 +106,15 @@ impl Verdict {
             Self::UnknownSession => "unknown_session",
             Self::NoSocket => "no_socket",
             Self::TooLong => "too_long",
+            Self::LanRedirected => "lan_redirected",
+            Self::OtherMac => "other_mac",
+            Self::OtherVlan => "other_vlan",
+            Self::Scope => "scope",
+            Self::Options => "options",
+            Self::HopLimit => "hop_limit",
+            Self::TunnelMtu => "tunnel_mtu",
+            Self::LocalAddress => "local_address",
+            Self::NoRoute => "no_route",
         }
     }
 

@@ -112,10 +112,27 @@ pub enum SteerError {
         limit: u32,
     },
     /// More interfaces than the maps hold.
-    #[error("the XDP program serves {limit} interfaces at most: name fewer wan interfaces")]
+    #[error("the XDP program serves {limit} interfaces at most: name fewer interfaces")]
     TooManyInterfaces {
         /// How many fit.
         limit: u32,
+    },
+    /// More networks than the maps hold.
+    #[error(
+        "the XDP program takes {limit} routes of an address family, {refused} less than there are: packets for these go by \
+         the kernel; fewer allowed IPs will do"
+    )]
+    TooManyRoutes {
+        /// How many were left out.
+        refused: usize,
+        /// How many fit.
+        limit: u32,
+    },
+    /// No VLAN has this number.
+    #[error("no VLAN has the number {vlan}: the numbers are 1 to 4094")]
+    NoVlan {
+        /// The number.
+        vlan: u16,
     },
     /// A map refused a value.
     #[error("the kernel refuses {what} for the XDP program: {source}")]

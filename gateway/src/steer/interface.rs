@@ -15,7 +15,8 @@ pub struct Interface {
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// What drives it: the kind of a virtual link (`veth`, `vlan`, ...), the driver of a device (`virtio_net`, `ice`, ...).
+    /// What drives it: the kind of a virtual link (`veth`, `vlan`, ...), the driver of a device (`virtio_net`, `ice`,
+    /// ...).
     pub driver: Option<String>,
     /// Its receive queues.
     pub rx_queues: u32,

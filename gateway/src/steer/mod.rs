@@ -1,12 +1,13 @@
 //! The XDP program and its maps, seen from the user side.
 //!
-//! Enters: interfaces, our port and addresses, live sessions, AF_XDP sockets. Leaves: the program in the
-//! kernel, steering transport data of those sessions into those sockets, and its counters. Never does:
-//! replace a program that is not ours, or leave one behind: each attachment is a bpf_link that this
-//! process holds, so the kernel detaches it however the process ends.
+//! Enters: interfaces, our port and addresses, live sessions, routes to peers, AF_XDP sockets. Leaves: the program in
+//! the kernel, steering transport data of those sessions and a lan's packets for those routes into those sockets, and
+//! its counters. Never does: replace a program that is not ours, or leave one behind: each attachment is a bpf_link
+//! that this process holds, so the kernel detaches it however the process ends.
 //!
 //! Order of a start:
-//! 1. [`Steer::load`], then [`Steer::set_packet_len_max`], [`Steer::set_port`] and [`Steer::set_addresses`];
+//! 1. [`Steer::load`], then [`Steer::set_packet_len_max`], [`Steer::set_addresses`] and [`Steer::set_port`]; for a lan
+//!    [`Steer::set_tunnel_mtu`], [`Steer::set_kernel_routes`], [`Steer::set_routes`] and [`Steer::set_lan_interface`];
 //! 2. [`Steer::bind_socket`] for each socket, once its rings are served;
 //! 3. [`Steer::attach`] each interface, last: until then nothing is taken from the kernel.
 //!
@@ -18,17 +19,20 @@ mod counters;
 mod error;
 mod interface;
 mod link;
+mod roles;
+mod routes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
 
+use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
-use landbridge_ebpf_common::{self as common, AddressKey, Config, QUEUES_PER_INTERFACE, map};
+use ipnet::IpNet;
+use landbridge_ebpf_common::{self as common, AddressKey, Config, map};
 use landbridge_proto::ReceiverIndex;
 
 pub use attach::{Attached, Mode};
@@ -36,6 +40,10 @@ pub use counters::Counters;
 pub use error::SteerError;
 pub use interface::{Interface, interface, interface_by_name};
 pub use landbridge_ebpf_common::Verdict;
+pub use roles::LanInterface;
+
+use roles::Place;
+use routes::{Owner, Routes};
 
 /// The committed object; `ebpf/build.sh` makes it.
 static OBJECT: &[u8] =
@@ -53,31 +61,30 @@ pub struct Steer {
     config: Array<MapData, Config>,
     /// Bytes of the longest IP packet that is taken.
     packet_len_max: u16,
+    /// Bytes of the longest IP packet that the tunnel carries.
+    tunnel_mtu: u32,
+    /// The port, while packets are taken.
+    port: Option<u16>,
     addresses: HashMap<MapData, AddressKey, u8>,
     sessions: Array<MapData, u32>,
-    interfaces: HashMap<MapData, u32, u32>,
+    interfaces: HashMap<MapData, u32, common::Interface>,
+    routes: Routes,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
     /// What the map of addresses holds: this process alone writes it.
     present: BTreeSet<AddressKey>,
-    /// Interfaces with sockets: their number in the maps and their bound queues.
-    bound: BTreeMap<u32, Numbered>,
+    /// Interfaces with sockets or a role, by index.
+    places: BTreeMap<u32, Place>,
     /// Attachments by interface index.
     links: BTreeMap<u32, (XdpLinkId, Attached)>,
-}
-
-/// An interface's number in the maps, and its queues that have a socket.
-#[derive(Debug)]
-struct Numbered {
-    number: u32,
-    queues: BTreeSet<u32>,
 }
 
 impl fmt::Debug for Steer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Steer")
             .field("addresses", &self.present.len())
-            .field("bound", &self.bound)
+            .field("routes", &self.routes.len())
+            .field("places", &self.places)
             .field("attached", &self.links.keys())
             .finish_non_exhaustive()
     }
@@ -104,31 +111,46 @@ impl Steer {
         Ok(Self {
             config: array(&mut ebpf, map::CONFIG)?,
             packet_len_max: common::PACKET_LEN_MAX,
+            tunnel_mtu: 0,
+            port: None,
             addresses: hash(&mut ebpf, map::ADDRESSES)?,
             sessions: array(&mut ebpf, map::SESSIONS)?,
             interfaces: hash(&mut ebpf, map::INTERFACES)?,
+            routes: Routes::new(lpm(&mut ebpf, map::ROUTES_V4)?, lpm(&mut ebpf, map::ROUTES_V6)?),
             sockets: take(&mut ebpf, map::SOCKETS).and_then(|m| m.try_into().map_err(error::object))?,
             verdicts: take(&mut ebpf, map::VERDICTS).and_then(|m| m.try_into().map_err(error::object))?,
             ebpf,
             present: BTreeSet::new(),
-            bound: BTreeMap::new(),
+            places: BTreeMap::new(),
             links: BTreeMap::new(),
         })
     }
 
-    /// Leaves IP packets longer than this to the kernel, from the next [`Steer::set_port`] on: the sockets' frames hold no
-    /// more, and what is redirected and does not fit is lost. Beyond a page less headroom, which is also what holds
-    /// before, nothing is taken anyway.
+    /// Leaves IP packets longer than this to the kernel, from the next [`Steer::set_port`] on: the sockets' frames
+    /// hold no more, and what is redirected and does not fit is lost. Beyond a page less headroom, which is also what
+    /// holds before, nothing is taken anyway.
     pub fn set_packet_len_max(&mut self, bytes: usize) {
         self.packet_len_max = u16::try_from(bytes).unwrap_or(u16::MAX).min(common::PACKET_LEN_MAX);
     }
 
-    /// Steers UDP to this port from here on.
+    /// Leaves packets of a lan that are longer than the tunnel's MTU to the kernel, which fragments them or answers
+    /// that they are too big. Before the first call nothing of a lan is taken.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn set_tunnel_mtu(&mut self, bytes: u32) -> Result<(), SteerError> {
+        self.tunnel_mtu = bytes;
+        self.port.map_or(Ok(()), |port| self.set_port(port))
+    }
+
+    /// Takes packets from here on; transport data, where it comes to this port.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn set_port(&mut self, port: u16) -> Result<(), SteerError> {
-        self.config.set(0, Config::listen(port, self.packet_len_max), 0).map_err(error::map("the listen port"))
+        self.port = Some(port);
+        let config = Config::listen(port, self.packet_len_max, self.tunnel_mtu);
+        self.config.set(0, config, 0).map_err(error::map("the listen port"))
     }
 
     /// Passes everything to the kernel until [`Steer::set_port`] is called again.
@@ -136,6 +158,7 @@ impl Steer {
     /// # Errors
     /// What the kernel said.
     pub fn disable(&mut self) -> Result<(), SteerError> {
+        self.port = None;
         self.config.set(0, Config::default(), 0).map_err(error::map("the switch"))
     }
 
@@ -179,37 +202,40 @@ impl Steer {
         Ok(())
     }
 
-    /// Gives what arrives on this queue to this AF_XDP socket, in place of one bound before. The socket has to be bound to
-    /// that queue with its rings mapped (Linux 5.10 crashes at the first packet for one that is not); the kernel forgets
-    /// it when it is closed.
+    /// Makes these the networks that peers have, the allowed IPs: packets of a lan for them are taken. Applied as a
+    /// difference, what is added before what is removed.
     ///
-    /// # Errors
-    /// A queue or an interface beyond what the maps hold, a descriptor that is no AF_XDP socket, or what the kernel said.
-    pub fn bind_socket(&mut self, if_index: u32, queue: u32, socket: BorrowedFd<'_>) -> Result<(), SteerError> {
-        if queue >= QUEUES_PER_INTERFACE {
-            return Err(SteerError::TooManyQueues { queue, limit: QUEUES_PER_INTERFACE });
-        }
-        let number = self.number(if_index)?;
-        self.sockets.set(place(number, queue), socket, 0).map_err(error::map("an AF_XDP socket"))?;
-        self.bound.entry(if_index).or_insert(Numbered { number, queues: BTreeSet::new() }).queues.insert(queue);
-        Ok(())
+    /// # Errors [`SteerError::TooManyRoutes`] beyond 131,072 networks of a family (those of
+    /// [`Steer::set_kernel_routes`] count too): packets for those left out go by the kernel, unless a wider network
+    /// has them. Or what the kernel said of one; the others are set.
+    pub fn set_routes(&mut self, nets: &BTreeSet<IpNet>) -> Result<(), SteerError> {
+        self.routes.set(Owner::Peer, nets)
     }
 
-    /// Leaves what arrives on this queue to the kernel.
+    /// Adds one network that a peer has: what [`Steer::set_routes`] does, without looking at all others.
+    ///
+    /// # Errors
+    /// As [`Steer::set_routes`].
+    pub fn insert_route(&mut self, net: IpNet) -> Result<(), SteerError> {
+        self.routes.insert(Owner::Peer, net)
+    }
+
+    /// Removes one network that a peer had.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn unbind_socket(&mut self, if_index: u32, queue: u32) -> Result<(), SteerError> {
-        let Some(numbered) = self.bound.get_mut(&if_index) else { return Ok(()) };
-        if numbered.queues.remove(&queue) {
-            absent_is_fine(self.sockets.unset(place(numbered.number, queue)))
-                .map_err(error::map("an AF_XDP socket"))?;
-        }
-        if numbered.queues.is_empty() {
-            self.bound.remove(&if_index);
-            absent_is_fine(self.interfaces.remove(&if_index)).map_err(error::map("an interface"))?;
-        }
-        Ok(())
+    pub fn remove_route(&mut self, net: IpNet) -> Result<(), SteerError> {
+        self.routes.remove(Owner::Peer, net)
+    }
+
+    /// Makes these the networks that the kernel routes elsewhere than into the tunnel: connected networks, more special
+    /// static routes, a peer's endpoint beside a default route into the tunnel. The longest network decides; where a
+    /// peer has the very same one, the kernel has it. Only networks inside one of a peer's make a difference.
+    ///
+    /// # Errors As [`Steer::set_routes`]; after [`SteerError::TooManyRoutes`] packets for networks left out go to a
+    /// peer that has a wider one.
+    pub fn set_kernel_routes(&mut self, nets: &BTreeSet<IpNet>) -> Result<(), SteerError> {
+        self.routes.set(Owner::Kernel, nets)
     }
 
     /// Packets per verdict since the program was loaded, of all interfaces and CPUs.
@@ -232,18 +258,6 @@ impl Steer {
     pub fn program(&mut self) -> Result<&mut Xdp, SteerError> {
         program(&mut self.ebpf)
     }
-
-    /// The number of an interface in the maps; the lowest free one where it has none.
-    fn number(&mut self, if_index: u32) -> Result<u32, SteerError> {
-        if let Some(numbered) = self.bound.get(&if_index) {
-            return Ok(numbered.number);
-        }
-        let number = (0..common::INTERFACES)
-            .find(|number| self.bound.values().all(|numbered| numbered.number != *number))
-            .ok_or(SteerError::TooManyInterfaces { limit: common::INTERFACES })?;
-        self.interfaces.insert(if_index, number, 0).map_err(error::map("an interface"))?;
-        Ok(number)
-    }
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, SteerError> {
@@ -263,13 +277,13 @@ fn hash<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<HashMap<M
     take(ebpf, name)?.try_into().map_err(error::object)
 }
 
+fn lpm<K: Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<LpmTrie<MapData, K, u32>, SteerError> {
+    take(ebpf, name)?.try_into().map_err(error::object)
+}
+
 /// The slot of an index: below 2^20, so it fits.
 fn slot(index: ReceiverIndex) -> u32 {
     index.0 & common::SESSION_SLOT_MASK
-}
-
-fn place(number: u32, queue: u32) -> u32 {
-    number * QUEUES_PER_INTERFACE + queue
 }
 
 /// Removing what is not there has reached its aim: closing a socket takes it out of the map by itself.

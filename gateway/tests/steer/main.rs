@@ -1,13 +1,15 @@
 //! The XDP program and its loader, against a kernel.
 //!
-//! [`program`] runs the object on crafted packets (BPF_PROG_TEST_RUN) and checks it against the naive parser of
-//! [`model`]; [`attach`] attaches it to interfaces of throw-away network namespaces. All of it needs root; where
+//! [`program`] and [`lan`] run the object on crafted packets (BPF_PROG_TEST_RUN) and check it against the naive parser
+//! of [`model`]; [`attach`] attaches it to interfaces of throw-away network namespaces. All of it needs root; where
 //! `CI=true` its absence is a failure. `LANDBRIDGE_XDP_OBJECT=PATH` tests another build of the object.
 
 mod attach;
+mod lan;
 mod model;
 mod packet;
 mod program;
+mod rig;
 
 use landbridge::steer::Steer;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use landbridge::steer::Verdict;
 
 /// What no frame of packet memory exceeds.
@@ -16,6 +17,40 @@ pub(crate) struct Model {
     pub(crate) addresses: BTreeSet<IpAddr>,
     /// Receiver indices by slot.
     pub(crate) sessions: BTreeMap<u32, u32>,
+    /// The interface is one of a lan.
+    pub(crate) lan: Option<Lan>,
+}
+
+/// The role of a lan.
+pub(crate) struct Lan {
+    pub(crate) mac: [u8; 6],
+    pub(crate) vlan: Option<u16>,
+    /// It is a wan interface as well.
+    pub(crate) wan: bool,
+    pub(crate) tunnel_mtu: usize,
+    /// Networks that peers have.
+    pub(crate) peers: BTreeSet<IpNet>,
+    /// Networks that the kernel has.
+    pub(crate) kernel: BTreeSet<IpNet>,
+}
+
+impl Lan {
+    /// Whether the longest network with an address is a peer's and not the kernel's: all are looked at.
+    fn leads_to_peer(&self, address: IpAddr) -> bool {
+        let longest = |nets: &BTreeSet<IpNet>| {
+            nets.iter().filter(|net| net.contains(&address)).map(|net| i16::from(net.prefix_len())).max().unwrap_or(-1)
+        };
+        longest(&self.peers) > longest(&self.kernel)
+    }
+}
+
+/// What the lan role asks about.
+struct Forwarded {
+    source: IpAddr,
+    destination: IpAddr,
+    hops: u8,
+    len: usize,
+    options: bool,
 }
 
 fn be16(bytes: &[u8], at: usize) -> usize {
@@ -39,13 +74,50 @@ impl Model {
         }
         let packet = &frame[at + 2..];
         match be16(frame, at) {
-            0x0800 => self.ipv4(packet),
-            0x86dd => self.ipv6(packet),
+            0x0800 => self.ipv4(frame, packet),
+            0x86dd => self.ipv6(frame, packet),
             _ => Verdict::OtherEtherType,
         }
     }
 
-    fn ipv4(&self, packet: &[u8]) -> Verdict {
+    /// The verdict of the lan role, where it is to be asked.
+    fn forwarded(&self, frame: &[u8], packet: &Forwarded) -> Option<Verdict> {
+        let lan = self.lan.as_ref()?;
+        let local = self.addresses.contains(&packet.destination);
+        if local && lan.wan {
+            return None;
+        }
+        let vlan = match be16(frame, 12) {
+            0x8100 if matches!(be16(frame, 16), 0x8100 | 0x88a8) => Err(()),
+            0x8100 if be16(frame, 14) & 0xfff == 0 => Err(()),
+            0x8100 => Ok(Some(be16(frame, 14) % 4096)),
+            0x88a8 => Err(()),
+            _ => Ok(None),
+        };
+        Some(if frame[..6] != lan.mac {
+            Verdict::OtherMac
+        } else if vlan != Ok(lan.vlan.map(usize::from)) {
+            Verdict::OtherVlan
+        } else if stays(packet.destination) || stays(packet.source) {
+            Verdict::Scope
+        } else if packet.options {
+            Verdict::Options
+        } else if packet.hops < 2 {
+            Verdict::HopLimit
+        } else if packet.len > lan.tunnel_mtu {
+            Verdict::TunnelMtu
+        } else if packet.len > self.packet_len_max {
+            Verdict::TooLong
+        } else if local {
+            Verdict::LocalAddress
+        } else if lan.leads_to_peer(packet.destination) {
+            Verdict::LanRedirected
+        } else {
+            Verdict::NoRoute
+        })
+    }
+
+    fn ipv4(&self, frame: &[u8], packet: &[u8]) -> Verdict {
         if packet.len() < 20 {
             return Verdict::Truncated;
         }
@@ -60,6 +132,18 @@ impl Model {
         if total_len > packet.len() {
             return Verdict::Truncated;
         }
+        let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
+        let source = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+        let forwarded = Forwarded {
+            source: source.into(),
+            destination: destination.into(),
+            hops: packet[8],
+            len: total_len,
+            options: header_len > 20,
+        };
+        if let Some(verdict) = self.forwarded(frame, &forwarded) {
+            return verdict;
+        }
         let more_fragments = packet[6] & 0x20 != 0;
         let offset = be16(packet, 6) & 0x1fff;
         if more_fragments || offset != 0 {
@@ -68,11 +152,10 @@ impl Model {
         if packet[9] != 17 {
             return Verdict::OtherProtocol;
         }
-        let destination = Ipv4Addr::new(packet[16], packet[17], packet[18], packet[19]);
         self.udp(&packet[header_len..total_len], destination.into(), total_len)
     }
 
-    fn ipv6(&self, packet: &[u8]) -> Verdict {
+    fn ipv6(&self, frame: &[u8], packet: &[u8]) -> Verdict {
         if packet.len() < 40 {
             return Verdict::Truncated;
         }
@@ -86,7 +169,18 @@ impl Model {
         if 40 + payload_len > packet.len() {
             return Verdict::Truncated;
         }
-        let destination = Ipv6Addr::from(<[u8; 16]>::try_from(&packet[24..40]).expect("16 bytes"));
+        let address = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).expect("16 bytes"));
+        let destination = address(24);
+        let forwarded = Forwarded {
+            source: address(8).into(),
+            destination: destination.into(),
+            hops: packet[7],
+            len: 40 + payload_len,
+            options: packet[6] == 0,
+        };
+        if let Some(verdict) = self.forwarded(frame, &forwarded) {
+            return verdict;
+        }
         let mut body = &packet[40..40 + payload_len];
         let mut behind = packet.len() - 40;
         let mut next = packet[6];
@@ -145,5 +239,16 @@ impl Model {
             Some(live) if *live == index => Verdict::Redirected,
             _ => Verdict::UnknownSession,
         }
+    }
+}
+
+/// Whether routers leave an address alone.
+fn stays(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let reserved = v4.octets()[0] >= 240;
+            v4.octets()[0] == 0 || v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || reserved
+        }
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_multicast() || v6.to_ipv4().is_some(),
     }
 }

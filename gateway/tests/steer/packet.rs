@@ -60,12 +60,20 @@ pub(crate) fn extension(next: u8, len: u8, fourth: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A frame with VLAN tags, outermost first.
+/// The hardware address that frames are for.
+pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// A frame with VLAN tags of number 100, outermost first.
 pub(crate) fn ethernet(tags: &[u16], kind: u16, body: &[u8]) -> Vec<u8> {
-    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
-    for tag in tags {
+    tagged(&tags.iter().map(|tag| (*tag, 100)).collect::<Vec<_>>(), kind, body)
+}
+
+/// A frame with VLAN tags, outermost first: EtherType and number each.
+pub(crate) fn tagged(tags: &[(u16, u16)], kind: u16, body: &[u8]) -> Vec<u8> {
+    let mut frame = [MAC, [2, 0, 0, 0, 0, 2]].concat();
+    for (tag, number) in tags {
         frame.extend(tag.to_be_bytes());
-        frame.extend([0x00, 0x64]);
+        frame.extend(number.to_be_bytes());
     }
     frame.extend(kind.to_be_bytes());
     frame.extend(body);
