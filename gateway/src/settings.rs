@@ -67,6 +67,8 @@ pub struct Settings {
     pub lan: Lan,
     /// How many lanes; `None` picks by cores and queues.
     pub lanes: Option<usize>,
+    /// Whether each lane keeps to one core; `None`: where cores remain for everything else.
+    pub pin: Option<bool>,
     /// What seals and opens packets.
     pub crypto: Crypto,
     /// Small frames of packet memory per lane; zero picks by the number of rings.

@@ -68,7 +68,12 @@ fn summary(loaded: &Loaded, text: &mut String) {
     let lanes = settings.lanes.map_or_else(|| "by cores and queues".to_owned(), |lanes| lanes.to_string());
     let frames =
         sized(settings.frames_per_lane, "frames by the number of queues", |frames| format!("{frames} frames each"));
-    lines.push(("lanes", format!("{lanes}, {frames}")));
+    let pin = match settings.pin {
+        Some(true) => "each on one core",
+        Some(false) => "on any core",
+        None => "each on one core where others remain",
+    };
+    lines.push(("lanes", format!("{lanes}, {pin}, {frames}")));
     let crypto = match settings.crypto {
         Crypto::Auto => "auto (the fastest engine that works on this CPU)",
         Crypto::Ring => "ring",

@@ -68,7 +68,7 @@ fn the_example_stays_good_with_every_key_that_it_has_commented_out() {
     let full: Vec<String> = text.lines().map(|line| key(line).unwrap_or_else(|| line.to_owned())).collect();
     let settings = settings(&full.join("\n"), Format::Toml).expect("the full example parses");
     assert_eq!(settings.mtu, Some(1420));
-    assert_eq!(settings.lanes, Some(2));
+    assert_eq!((settings.lanes, settings.pin), (Some(2), Some(true)));
     assert_eq!(settings.hooks.post_up.len(), 1);
     assert_eq!(settings.wan.interfaces, ["eth0"]);
     assert_eq!((settings.wan.ring, settings.frames_per_lane), (2048, 8192));

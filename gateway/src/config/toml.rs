@@ -40,7 +40,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll"]),
     ("lan", &["backend", "interfaces", "offloads"]),
-    ("lanes", &["count", "frames", "crypto"]),
+    ("lanes", &["count", "pin", "frames", "crypto"]),
     ("metrics", &["listen", "stages"]),
     (
         "peer",
@@ -92,6 +92,7 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
         lanes.only_known()?;
         draft.lanes =
             lanes.number("count", 1, LANES_MAX as u32, "a number of lanes, 1 to 256")?.map(|n| n.value as usize);
+        draft.pin = lanes.boolean("pin")?;
         draft.frames_per_lane =
             lanes.number("frames", 1024, 1 << 20, "a number of frames per lane, 1024 to 1048576")?;
         draft.crypto = lanes.text("crypto", values::CRYPTO, values::crypto)?.map(|c| c.value).unwrap_or_default();

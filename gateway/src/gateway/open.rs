@@ -100,6 +100,8 @@ pub(super) struct Crew {
     /// Those with queues; the others steal.
     pub(super) busy: usize,
     cpus: Vec<usize>,
+    /// Each lane keeps to one core.
+    pinned: bool,
 }
 
 impl Crew {
@@ -112,7 +114,10 @@ impl Crew {
             (false, 0) => count,
             (false, queues) => count.min(queues),
         };
-        Self { count, busy, cpus }
+        // A pinned lane cannot leave its core to what else has to run there: the card's interrupts, another gateway, the
+        // programs whose packets these are. Where every core has a lane, that would leave other cores idle meanwhile.
+        let pinned = settings.pin.unwrap_or(count < cpus.len());
+        Self { count, busy, cpus, pinned }
     }
 }
 
@@ -208,7 +213,7 @@ pub(super) fn lane_configs(
     let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
     let mut configs: Vec<_> = (0..crew.count)
         .map(|lane| LaneConfig {
-            cpu: crew.cpus.get(lane % crew.cpus.len().max(1)).copied(),
+            cpu: crew.cpus.get(lane % crew.cpus.len().max(1)).copied().filter(|_| crew.pinned),
             frames: 0,
             frame_size,
             jumbo_frames: JUMBO_FRAMES,
