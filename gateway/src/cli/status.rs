@@ -9,7 +9,9 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::{args, output};
-use crate::status::{LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus, fetch, socket_path};
+use crate::status::{
+    ExtensionsStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus, fetch, socket_path,
+};
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
     if let Some(interface) = &args.interface {
@@ -174,6 +176,16 @@ fn stages(stages: &StagesStatus) -> String {
     )
 }
 
+fn extensions(extensions: &ExtensionsStatus) -> String {
+    let refused = if extensions.ports_refused { " (more do not get through)" } else { "" };
+    format!(
+        "control channel {}, sends from {}{refused}, receives from {}",
+        extensions.version,
+        output::plural(extensions.ports_out as u64, "port"),
+        output::plural(extensions.ports_in as u64, "port"),
+    )
+}
+
 fn peer(peer: &PeerStatus) -> String {
     let mut text = String::new();
     let mut line = |indent: usize, name: &str, value: String| {
@@ -195,6 +207,9 @@ fn peer(peer: &PeerStatus) -> String {
         let (rx, tx) = (output::bytes(peer.rx_bytes), output::bytes(peer.tx_bytes));
         let packets = format!("{} and {} packets", output::count(peer.rx_packets), output::count(peer.tx_packets));
         line(2, "transfer", format!("{rx} received, {tx} sent ({packets})"));
+    }
+    if let Some(extensions) = &peer.extensions {
+        line(2, "extensions", self::extensions(extensions));
     }
     if let Some(every) = peer.persistent_keepalive_seconds {
         line(2, "persistent keepalive", format!("every {}", output::seconds(every)));

@@ -94,7 +94,9 @@ impl Discovery {
             return None;
         }
         let restarted = self.known.is_some_and(|known| known.instance != hello.instance);
-        *self = Self { known: Some(hello), ..Self::default() };
+        // An answer to a hello of ours may still be on its way.
+        let request = if answers.is_some() { None } else { self.request };
+        *self = Self { known: Some(hello), request, ..Self::default() };
         Some(restarted)
     }
 }
