@@ -24,7 +24,7 @@ const SKIPPED_MAX: u32 = 31;
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
-    /// Say hello with this request number.
+    /// Say hello.
     Say,
     /// Nobody answers: the peer does not speak the channel, or not any more.
     Silent,
@@ -34,8 +34,6 @@ pub(crate) enum Due {
 #[derive(Debug, Default)]
 pub(crate) struct Discovery {
     known: Option<Hello>,
-    /// The hello that waits for its answer.
-    request: Option<u32>,
     tries: u32,
     due: Option<Instant>,
     /// Sessions in a row in which nobody answered.
@@ -56,7 +54,7 @@ impl Discovery {
 
     /// There is a session to seal with that was not there before.
     pub(crate) fn session_began(&mut self, now: Instant, role: Role) {
-        (self.request, self.tries, self.due) = (None, 0, None);
+        (self.tries, self.due) = (0, None);
         if self.skip > 0 {
             self.skip -= 1;
             return;
@@ -69,35 +67,29 @@ impl Discovery {
 
     /// There is no session any more.
     pub(crate) const fn session_ended(&mut self) {
-        (self.request, self.due) = (None, None);
+        self.due = None;
     }
 
-    /// What is due at this time. `request` is the number of the hello, when one is said.
-    pub(crate) fn run(&mut self, now: Instant, request: u32) -> Option<Due> {
+    /// What is due at this time.
+    pub(crate) fn run(&mut self, now: Instant) -> Option<Due> {
         self.due.filter(|due| *due <= now)?;
         if self.tries < TRIES {
             self.tries += 1;
-            self.request = Some(request);
             self.due = Some(now + ANSWER_WITHIN);
             return Some(Due::Say);
         }
-        (self.request, self.due, self.known) = (None, None, None);
+        (self.due, self.known) = (None, None);
         self.silent = self.silent.saturating_add(1);
         self.skip = 2_u32.saturating_pow(self.silent.min(16)).saturating_sub(1).min(SKIPPED_MAX);
         Some(Due::Silent)
     }
 
-    /// A hello came, or (with `answers`) the answer to a hello. Returns whether it is what was waited for, and whether the
-    /// peer has forgotten everything since it was last heard.
-    pub(crate) fn hear(&mut self, hello: Hello, answers: Option<u32>) -> Option<bool> {
-        if answers.is_some() && answers != self.request {
-            return None;
-        }
+    /// A hello came, or the answer to one: which of several it answers does not matter, as all say the same. Returns whether
+    /// the peer has forgotten everything since it was last heard.
+    pub(crate) fn hear(&mut self, hello: Hello) -> bool {
         let restarted = self.known.is_some_and(|known| known.instance != hello.instance);
-        // An answer to a hello of ours may still be on its way.
-        let request = if answers.is_some() { None } else { self.request };
-        *self = Self { known: Some(hello), request, ..Self::default() };
-        Some(restarted)
+        *self = Self { known: Some(hello), ..Self::default() };
+        restarted
     }
 }
 
@@ -114,7 +106,7 @@ mod tests {
         let end = *now + Duration::from_secs(120);
         let mut said = 0;
         while let Some(due) = discovery.due().filter(|due| *due < end) {
-            said += usize::from(discovery.run(due, 7) == Some(Due::Say));
+            said += usize::from(discovery.run(due) == Some(Due::Say));
         }
         *now = end;
         said
@@ -127,7 +119,7 @@ mod tests {
         let asked: Vec<_> = (0..100).filter(|i| said[*i] > 0).collect();
         assert_eq!(asked, [0, 2, 6, 14, 30, 62, 94]);
         assert!(said.iter().all(|n| *n <= TRIES as usize));
-        assert_eq!(discovery.hear(HELLO, None), Some(false));
+        assert!(!discovery.hear(HELLO));
         assert!(session(&mut discovery, &mut now, Role::Initiator) > 0, "it speaks after all");
     }
 
@@ -135,13 +127,12 @@ mod tests {
     fn the_side_that_answered_waits_for_a_hello_before_it_speaks() {
         let (mut discovery, now) = (Discovery::default(), Instant::now());
         discovery.session_began(now, Role::Responder);
-        assert_eq!(discovery.run(now, 7), None);
-        assert_eq!(discovery.hear(HELLO, None), Some(false));
+        assert_eq!(discovery.run(now), None);
+        assert!(!discovery.hear(HELLO));
         assert_eq!(discovery.due(), None);
         discovery.session_began(now, Role::Responder);
-        assert_eq!(discovery.run(now + PATIENCE, 8), Some(Due::Say));
-        assert_eq!(discovery.hear(HELLO, Some(7)), None, "an answer to nothing");
-        assert_eq!(discovery.hear(Hello { instance: 2, ..HELLO }, Some(8)), Some(true));
+        assert_eq!(discovery.run(now + PATIENCE), Some(Due::Say));
+        assert!(discovery.hear(Hello { instance: 2, ..HELLO }), "it has restarted");
         assert_eq!(discovery.known().map(|hello| hello.instance), Some(2));
     }
 }

@@ -65,9 +65,14 @@ impl Endpoint {
         let outcome = match message.body {
             Body::Hello(hello) => {
                 let answer = Message { request: message.request, body: Body::HelloAnswer(self.hello()) };
-                self.hear_hello(id, hello, None).map(|()| self.say(id, Said::to_endpoint(answer)))
+                self.hear_hello(id, hello);
+                self.say(id, Said::to_endpoint(answer));
+                Ok(())
             }
-            Body::HelloAnswer(hello) => self.hear_hello(id, hello, Some(message.request)),
+            Body::HelloAnswer(hello) => {
+                self.hear_hello(id, hello);
+                Ok(())
+            }
             Body::Probe { slot } => self.hear_probe(id, now, (remote, local), slot, message.request),
             Body::ProbeAnswer(seen) => self.hear_probe_answer(id, now, message.request, seen),
             Body::Ask => {
@@ -83,13 +88,10 @@ impl Endpoint {
         outcome
     }
 
-    fn hear_hello(&mut self, id: PeerId, hello: Hello, answers: Option<u32>) -> Result<(), DropReason> {
-        let channel = self.channel_mut(id).ok_or(DropReason::ChannelUnexpected)?;
-        let restarted = channel.discovery.hear(hello, answers).ok_or(DropReason::ChannelUnexpected)?;
-        if restarted {
+    fn hear_hello(&mut self, id: PeerId, hello: Hello) {
+        if self.channel_mut(id).is_some_and(|channel| channel.discovery.hear(hello)) {
             self.forget_ports(id, true);
         }
-        Ok(())
     }
 
     fn hear_probe(
@@ -145,7 +147,7 @@ impl Endpoint {
         let request = self.rng.next_u32();
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(channel) = &mut peer.channel else { return };
-        let said = channel.discovery.run(now, request);
+        let said = channel.discovery.run(now);
         let forgot = channel.heard.forget(now);
         let mut probes = Vec::new();
         let rng = &mut self.rng;
