@@ -30,13 +30,12 @@ use crate::control::listeners::Listener;
 use crate::control::netlink::Netlink;
 use crate::control::paths::Ground;
 use crate::control::routing::{self, Plan, Routing};
-use crate::control::wan::Choice;
-use crate::control::{self, Control, Parts, crypto, privileges};
+use crate::control::{self, Control, Parts, crypto, lan, privileges};
 use crate::datapath::lanes::{self, Lanes, Offloads};
 use crate::datapath::report::Waker;
 use crate::datapath::tables::{Published, Tables};
 use crate::settings::{Origin, Settings};
-use open::{Claims, Opened};
+use open::{Choices, Claims, Opened};
 
 /// Who configures the gateway, and what ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +153,7 @@ struct Gateway {
     lanes: Lanes,
     routing: Routing,
     plan: Plan,
-    choice: Choice,
+    choices: Choices,
     dns: Option<Dns>,
     /// Claims the interface's name among gateways; its file goes with it.
     status: Listener,
@@ -175,18 +174,17 @@ impl Gateway {
             RunMode::Wg => Plan { table: None, own: None },
         };
         let fwmark = settings.fwmark.filter(|mark| *mark != 0).or(plan.own.map(|own| own.mark));
-        let (choice, steer) = open::wan(settings, &mut netlink)?;
+        let (choices, steer) = Choices::make(settings, &mut netlink)?;
         let Opened { sockets, lane_sockets, tun, tunnel, mtu, crew } =
-            Opened::open(settings, options, &choice, fwmark, &mut netlink)?;
-        let lan = open::lan_status(&tun, crew.busy);
+            Opened::open(settings, options, &choices, fwmark, &mut netlink)?;
+        let lan = open::lan_status(&choices.lan, &tun, crew.busy);
         let offloads = Offloads { tso: tun.tso, uso: tun.uso };
-        let rings = choice.rings(&settings.wan);
-        let configs = open::lane_configs(settings, &crew, mtu, rings, sockets.lanes, tun.queues, offloads);
+        let configs = open::lane_configs(settings, &crew, mtu, &choices, sockets.lanes, tun.queues, offloads);
         let published: Published = Arc::new(ArcSwap::from_pointee(Tables::new(mtu)));
         let waker = Waker::new().context("cannot make an eventfd")?;
         let mut lanes = lanes::start(configs, Arc::clone(&published), waker.clone())?;
         let ground = Ground {
-            ringed: choice.interfaces.iter().map(|interface| interface.index).collect(),
+            ringed: choices.wan.interfaces.iter().map(|interface| interface.index).collect(),
             tunnel: tunnel.index_at_home(),
             mark: fwmark,
         };
@@ -198,18 +196,18 @@ impl Gateway {
         let listener = uapi.for_runtime().context("cannot serve the UAPI socket")?;
         let parts = Parts {
             driver,
-            facts: open::facts(&choice, lan, crypto, &mut lanes),
+            facts: open::facts(&choices, lan, crypto, &mut lanes),
             tunnel,
             waker,
             lane_sockets,
             fwmark,
             uapi: Some(uapi),
-            rings: open::rings(settings, &choice, &lanes, crew.busy),
+            rings: open::places(settings, &choices, &lanes, crew.busy),
             mtu_follows: settings.mtu.is_none() && options.mode == RunMode::Up,
         };
         let control = Control::new(parts).context("cannot start the control task")?;
         let routing = Routing::default();
-        Ok(Self { control, lanes, routing, plan, choice, dns: None, status, uapi: Some(listener) })
+        Ok(Self { control, lanes, routing, plan, choices, dns: None, status, uapi: Some(listener) })
     }
 
     /// Keys and peers, servers, XDP, routes, and the word that it is ready.
@@ -228,21 +226,28 @@ impl Gateway {
             hooks::run("PostUp", &settings.hooks.post_up, &settings.interface)?;
         }
         if let Some(user) = &settings.user {
-            privileges::become_user(user, !self.choice.interfaces.is_empty())?;
+            privileges::become_user(user, self.choices.have_rings())?;
         }
         let crypto = self.control.facts().crypto.clone();
         let driver = self.control.driver();
         tracing::info!(
             interface = settings.interface,
             port = driver.socket.port(),
-            wan = self.choice.backend(),
-            why = self.choice.reason,
+            wan = self.choices.wan.backend(),
+            why = self.choices.wan.reason,
+            lan = self.choices.lan.backend(),
+            lan_why = self.choices.lan.reason,
             crypto = crypto.engine,
             crypto_why = crypto.reason,
             lanes = driver.lanes().len(),
             origin = options.origin.as_ref().map(|origin| origin.0.display().to_string()),
             "ready"
         );
+        if !self.choices.lan.ports.is_empty() {
+            for sysctl in lan::forwarding_off() {
+                tracing::warn!(sysctl, "is 0: what lan rings leave to the kernel is not forwarded");
+            }
+        }
         if let Some(ready) = options.ready.take() {
             ready();
         }

@@ -94,12 +94,10 @@ pub struct Wan {
     pub xdp_mode: XdpMode,
     /// Never try zero-copy.
     pub copy: bool,
-    /// Entries of each AF_XDP ring; zero picks by their number.
+    /// Entries of each AF_XDP ring, of either side; zero picks by their number.
     pub ring: u32,
     /// Busy polling budget; `None` for off.
     pub busy_poll: Option<u32>,
-    /// Source ports beside the listen port, for peers that agree to them.
-    pub source_ports: u8,
 }
 
 /// Which backend the wan side uses.
@@ -143,8 +141,12 @@ pub enum Crypto {
 pub struct Lan {
     /// Which backend.
     pub backend: LanBackend,
-    /// Interfaces that the `xdp` backend will bind to.
+    /// Interfaces that the `xdp` backend binds to.
     pub interfaces: Vec<String>,
+    /// How the XDP program is attached to them.
+    pub xdp_mode: XdpMode,
+    /// Never try zero-copy on them.
+    pub copy: bool,
     /// Offer segmentation offload on the TUN.
     pub offloads: bool,
 }
@@ -157,6 +159,8 @@ pub enum LanBackend {
     Auto,
     /// A TUN device.
     Tun,
+    /// AF_XDP rings for what is forwarded, beside the TUN device.
+    Xdp,
 }
 
 /// Where routes to allowed IPs are put, as in wg-quick.
@@ -196,8 +200,6 @@ pub struct Peer {
     pub allowed_ips: Vec<IpNet>,
     /// Interval of persistent keepalives.
     pub persistent_keepalive: Option<Duration>,
-    /// Speak the control channel with it.
-    pub extensions: bool,
 }
 
 /// An endpoint as written: an address or a host name, and a port.

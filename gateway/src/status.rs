@@ -65,28 +65,8 @@ pub struct Status {
     pub xdp_verdicts: BTreeMap<String, u64>,
     /// Packets dropped by the lanes and the control task, by reason; zeros are left out.
     pub drops: BTreeMap<String, u64>,
-    /// The control channel.
-    #[serde(default)]
-    pub channel: ChannelStatus,
     /// Every peer.
     pub peers: Vec<PeerStatus>,
-}
-
-/// The control channel, over all peers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ChannelStatus {
-    /// Source ports that the gateway can send from, its listen port included.
-    pub source_ports: usize,
-    /// Messages sent.
-    pub messages_sent: u64,
-    /// Messages received and understood.
-    pub messages_received: u64,
-    /// Fields skipped as a later version's.
-    pub fields_ignored: u64,
-    /// Source ports proven towards a peer.
-    pub ports_proven: u64,
-    /// Source ports given up, for want of an answer or for loss.
-    pub ports_lost: u64,
 }
 
 /// The wan side.
@@ -97,15 +77,15 @@ pub struct WanStatus {
     /// Why that one.
     pub reason: String,
     /// Interfaces with an XDP program.
-    pub interfaces: Vec<WanInterfaceStatus>,
+    pub interfaces: Vec<InterfaceStatus>,
     /// How often the rings of an interface were lost.
     #[serde(default)]
     pub rings_lost: u64,
 }
 
-/// One wan interface.
+/// One interface with rings.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct WanInterfaceStatus {
+pub struct InterfaceStatus {
     /// Its name.
     pub name: String,
     /// Its driver, as ethtool says.
@@ -121,10 +101,22 @@ pub struct WanInterfaceStatus {
 /// The lan side.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LanStatus {
-    /// `tun`.
+    /// `tun`, or `xdp` with the TUN beside it.
     pub backend: String,
     /// Why that one.
     pub reason: String,
+    /// Interfaces with an XDP program.
+    #[serde(default)]
+    pub interfaces: Vec<InterfaceStatus>,
+    /// How often the rings of an interface were lost.
+    #[serde(default)]
+    pub rings_lost: u64,
+    /// Routes that lanes look up.
+    #[serde(default)]
+    pub routes: usize,
+    /// Resolved next hops that lanes send to.
+    #[serde(default)]
+    pub next_hops: usize,
     /// TCP segmentation offload.
     pub tso: bool,
     /// UDP segmentation offload.
@@ -209,22 +201,4 @@ pub struct PeerStatus {
     pub rx_packets: u64,
     /// Transport data packets sent.
     pub tx_packets: u64,
-    /// What it can do beyond WireGuard; `None` for a stock peer, one that has not answered yet, or with extensions off.
-    #[serde(default)]
-    pub extensions: Option<ExtensionsStatus>,
-}
-
-/// What was agreed with a peer over the control channel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtensionsStatus {
-    /// Version of the control channel.
-    pub version: u8,
-    /// What the peer can do.
-    pub features: Vec<String>,
-    /// Source ports that packets for it leave from.
-    pub ports_out: usize,
-    /// Source ports that its packets come from.
-    pub ports_in: usize,
-    /// Several ports were tried and do not get through, as with some NATs.
-    pub ports_refused: bool,
 }

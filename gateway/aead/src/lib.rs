@@ -15,8 +15,6 @@ mod edges;
 mod engine;
 #[cfg(target_arch = "x86_64")]
 mod multibuffer;
-#[cfg(target_arch = "x86_64")]
-mod wipe;
 
 pub use engine::{Engine, EngineUnavailable, select};
 

@@ -31,7 +31,6 @@ pub(crate) fn seal_burst(burst: &mut [Packet<'_>]) {
             unsafe { avx512::seal(&part[usize::from(batch[0])].key.words, &lanes[..count]) };
         });
     }
-    crate::wipe::dead_stack();
 }
 
 /// Opens a burst. The caller has found [`avx512::is_supported`] true.
@@ -54,7 +53,6 @@ pub(crate) fn open_burst(burst: &mut [Packet<'_>]) {
             }
         });
     }
-    crate::wipe::dead_stack();
 }
 
 /// How many packets a batch must have to cost less than `ring` does for them one by one, whatever their

@@ -11,7 +11,6 @@
 #![forbid(unsafe_code)]
 
 pub mod allowed_ips;
-pub mod channel;
 pub mod constants;
 mod cookie;
 mod drop_reason;
@@ -35,7 +34,6 @@ mod timestamp;
 pub mod tuning;
 
 pub use allowed_ips::{AllowedIps, Owner, Prefixes};
-pub use channel::{Alternates, ChannelConfig, ChannelCounters, Spread};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, Event, PeerConfig, PeerUpdate, Transmit, WallClock};
 pub use pending::Pending;

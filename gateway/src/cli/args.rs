@@ -144,10 +144,10 @@ pub struct Backends {
     /// Never try zero-copy
     #[arg(long, env = "LANDBRIDGE_COPY", value_parser = clap::builder::FalseyValueParser::new())]
     pub copy: bool,
-    /// The side towards the site: auto or tun
+    /// The side towards the site: auto, tun or xdp
     #[arg(long, value_name = "BACKEND", env = "LANDBRIDGE_LAN", value_parser = parser(values::lan_backend))]
     pub lan: Option<LanBackend>,
-    /// Interfaces of the lan side
+    /// Interfaces of the lan side that the xdp backend binds to
     #[arg(long, value_name = "IFNAME", env = "LANDBRIDGE_LAN_INTERFACE", value_delimiter = ',', value_parser = parser(values::interface))]
     pub lan_interface: Vec<String>,
     /// How many lanes
@@ -213,7 +213,7 @@ mod tests {
             (["wg", "--wan", "dpdk", "wg0"], "\"auto\", \"xdp\" or \"udp\""),
             (["wg", "--lanes", "0", "wg0"], "1..=256"),
             (["wg", "--crypto", "rot13", "wg0"], "\"auto\", \"ring\" or \"multibuffer\""),
-            (["wg", "--lan", "xdp", "wg0"], "\"auto\" or \"tun\""),
+            (["wg", "--lan", "dpdk", "wg0"], "\"auto\", \"tun\" or \"xdp\""),
             (["wg", "-f", "--copy", "a/b"], "an interface name"),
         ] {
             let error =

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::{args, output};
 use crate::config::{self, Format, Loaded, draft};
+use crate::control::lan;
 use crate::settings::{Crypto, LanBackend, Peer, RouteTable, Settings, WanBackend, XdpMode};
 
 pub(super) fn run(args: &args::Check) -> anyhow::Result<()> {
@@ -24,7 +25,17 @@ pub(super) fn run(args: &args::Check) -> anyhow::Result<()> {
     );
     summary(&loaded, &mut text);
     output::print(&text)?;
+    warn_of_forwarding(&loaded.settings);
     Ok(())
+}
+
+/// Rings forward by themselves, but what they leave to the kernel goes nowhere on a host that does not forward.
+fn warn_of_forwarding(settings: &Settings) {
+    if settings.lan.backend != LanBackend::Tun && !settings.lan.interfaces.is_empty() {
+        for name in lan::forwarding_off() {
+            eprintln!("landbridge: warning: {name} is 0 here: what lan rings leave to the kernel is not forwarded");
+        }
+    }
 }
 
 fn summary(loaded: &Loaded, text: &mut String) {
@@ -65,11 +76,6 @@ fn summary(loaded: &Loaded, text: &mut String) {
     }
     lines.push(("wan", wan(settings)));
     lines.push(("lan", lan(settings)));
-    let beside = match settings.wan.source_ports {
-        0 => "the listen port".to_owned(),
-        ports => format!("the listen port and {ports} more, for peers that agree to them"),
-    };
-    lines.push(("source ports", beside));
     let lanes = settings.lanes.map_or_else(|| "by cores and queues".to_owned(), |lanes| lanes.to_string());
     let frames =
         sized(settings.frames_per_lane, "frames by the number of queues", |frames| format!("{frames} frames each"));
@@ -104,16 +110,20 @@ fn wan(settings: &Settings) -> String {
         WanBackend::Xdp => "xdp",
         WanBackend::Udp => return "udp".to_owned(),
     };
-    let mode = match wan.xdp_mode {
-        XdpMode::Auto => "native or generic",
-        XdpMode::Native => "native",
-        XdpMode::Generic => "generic",
-    };
+    let mode = mode(wan.xdp_mode);
     let copy = if wan.copy { "copy" } else { "zero-copy or copy" };
     let interfaces =
         if wan.interfaces.is_empty() { "the endpoints' routes".to_owned() } else { wan.interfaces.join(", ") };
     let rings = sized(wan.ring, "rings by the number of queues", |entries| format!("rings of {entries}"));
     format!("{backend} (interfaces: {interfaces}; {mode}; {copy}; {rings})")
+}
+
+const fn mode(mode: XdpMode) -> &'static str {
+    match mode {
+        XdpMode::Auto => "native or generic",
+        XdpMode::Native => "native",
+        XdpMode::Generic => "generic",
+    }
 }
 
 /// A size, which is zero where nobody said it.
@@ -125,8 +135,23 @@ fn lan(settings: &Settings) -> String {
     let backend = match settings.lan.backend {
         LanBackend::Auto => "auto",
         LanBackend::Tun => "tun",
+        LanBackend::Xdp => "xdp",
     };
-    format!("{backend} (segmentation offload {})", if settings.lan.offloads { "on" } else { "off" })
+    let offload = if settings.lan.offloads { "on" } else { "off" };
+    match settings.lan.interfaces.as_slice() {
+        [] => format!("{backend} (segmentation offload {offload})"),
+        interfaces if settings.lan.backend == LanBackend::Tun => {
+            format!("tun (segmentation offload {offload}; the interfaces {} have no part in it)", interfaces.join(", "))
+        }
+        interfaces => {
+            let mode = mode(settings.lan.xdp_mode);
+            let copy = if settings.lan.copy { "copy" } else { "zero-copy or copy" };
+            format!(
+                "{backend} (interfaces: {}; {mode}; {copy}; beside a tun with segmentation offload {offload})",
+                interfaces.join(", ")
+            )
+        }
+    }
 }
 
 fn describe(peer: &Peer, text: &mut String) {
@@ -139,17 +164,15 @@ fn describe(peer: &Peer, text: &mut String) {
     let keepalive =
         peer.persistent_keepalive.map_or_else(|| "off".to_owned(), |every| format!("every {} s", every.as_secs()));
     let shared = if peer.preshared_key.is_some() { "yes" } else { "no" };
-    let extensions = if peer.extensions { "where it has them" } else { "off" };
     let _infallible = writeln!(
         text,
-        "peer {}{name}\n  {:<12} {endpoint}\n  {:<12} {}\n  {:<12} {keepalive}\n  {:<12} {shared}\n  {:<12} {extensions}",
+        "peer {}{name}\n  {:<12} {endpoint}\n  {:<12} {}\n  {:<12} {keepalive}\n  {:<12} {shared}",
         peer.public_key,
         "endpoint",
         "allowed ips",
         join(&peer.allowed_ips, "none: no packet can go to it"),
         "keepalive",
         "preshared",
-        "extensions",
     );
 }
 

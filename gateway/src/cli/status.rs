@@ -10,7 +10,8 @@ use anyhow::Context as _;
 
 use super::{args, output};
 use crate::status::{
-    ExtensionsStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus, fetch, socket_path,
+    InterfaceStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus, fetch,
+    socket_path,
 };
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
@@ -97,18 +98,7 @@ fn page(status: &Status) -> String {
         format!("{}, process {}, version {}", output::seconds(status.uptime_seconds), status.pid, status.version),
     );
     line(2, "wan", wan(&status.wan));
-    let lan = &status.lan;
-    let offloads = match (lan.tso, lan.uso) {
-        (true, true) => "TCP and UDP offload",
-        (true, false) => "TCP offload",
-        (false, true) => "UDP offload",
-        (false, false) => "no offload",
-    };
-    line(
-        2,
-        "lan",
-        format!("{} ({}, {offloads}): {}", lan.backend, output::plural(lan.queues as u64, "queue"), lan.reason),
-    );
+    line(2, "lan", lan(&status.lan));
     line(2, "crypto", format!("{}: {}", status.crypto.engine, status.crypto.reason));
     for lane in &status.lanes {
         line(2, &format!("lane {}", lane.lane), self::lane(lane));
@@ -133,8 +123,11 @@ fn page(status: &Status) -> String {
 }
 
 fn wan(wan: &WanStatus) -> String {
-    let interfaces: Vec<String> = wan
-        .interfaces
+    format!("{}{}: {}", wan.backend, on(&wan.interfaces), wan.reason)
+}
+
+fn on(interfaces: &[InterfaceStatus]) -> String {
+    let interfaces: Vec<String> = interfaces
         .iter()
         .map(|interface| {
             let driver = interface.driver.as_deref().unwrap_or("unknown driver");
@@ -143,8 +136,23 @@ fn wan(wan: &WanStatus) -> String {
             format!("{} ({driver}, {mode}, {copy}, {queues})", interface.name)
         })
         .collect();
-    let on = if interfaces.is_empty() { String::new() } else { format!(" on {}", interfaces.join(", ")) };
-    format!("{}{on}: {}", wan.backend, wan.reason)
+    if interfaces.is_empty() { String::new() } else { format!(" on {}", interfaces.join(", ")) }
+}
+
+fn lan(lan: &LanStatus) -> String {
+    let offloads = match (lan.tso, lan.uso) {
+        (true, true) => "TCP and UDP offload",
+        (true, false) => "TCP offload",
+        (false, true) => "UDP offload",
+        (false, false) => "no offload",
+    };
+    let tun = format!("{}, {offloads}", output::plural(lan.queues as u64, "queue"));
+    if lan.backend == "tun" {
+        return format!("tun ({tun}): {}", lan.reason);
+    }
+    let known =
+        format!("{}, {}", output::plural(lan.routes as u64, "route"), output::plural(lan.next_hops as u64, "next hop"));
+    format!("{}{} ({known}), beside tun ({tun}): {}", lan.backend, on(&lan.interfaces), lan.reason)
 }
 
 fn lane(lane: &LaneStatus) -> String {
@@ -176,16 +184,6 @@ fn stages(stages: &StagesStatus) -> String {
     )
 }
 
-fn extensions(extensions: &ExtensionsStatus) -> String {
-    let refused = if extensions.ports_refused { " (more do not get through)" } else { "" };
-    format!(
-        "control channel {}, sends from {}{refused}, receives from {}",
-        extensions.version,
-        output::plural(extensions.ports_out as u64, "port"),
-        output::plural(extensions.ports_in as u64, "port"),
-    )
-}
-
 fn peer(peer: &PeerStatus) -> String {
     let mut text = String::new();
     let mut line = |indent: usize, name: &str, value: String| {
@@ -207,9 +205,6 @@ fn peer(peer: &PeerStatus) -> String {
         let (rx, tx) = (output::bytes(peer.rx_bytes), output::bytes(peer.tx_bytes));
         let packets = format!("{} and {} packets", output::count(peer.rx_packets), output::count(peer.tx_packets));
         line(2, "transfer", format!("{rx} received, {tx} sent ({packets})"));
-    }
-    if let Some(extensions) = &peer.extensions {
-        line(2, "extensions", self::extensions(extensions));
     }
     if let Some(every) = peer.persistent_keepalive_seconds {
         line(2, "persistent keepalive", format!("every {}", output::seconds(every)));

@@ -17,9 +17,6 @@ use crate::settings::{
 
 /// Lanes at most.
 pub const LANES_MAX: usize = 256;
-/// Source ports beside the listen port, unless configured: with nine in all, flows reach most queues of a network card with
-/// eight, and one datagram in the batches that the kernel segments is seldom alone.
-const SOURCE_PORTS: u8 = 8;
 
 /// A whole configuration.
 #[derive(Debug, Clone, Default)]
@@ -44,9 +41,12 @@ pub struct Draft {
     pub copy: bool,
     pub ring: Option<Located<u32>>,
     pub busy_poll: Option<u32>,
-    pub source_ports: Option<u8>,
     pub lan_backend: LanBackend,
     pub lan_interfaces: Vec<String>,
+    pub lan_xdp_mode: XdpMode,
+    pub lan_copy: bool,
+    /// Where the section of the lan begins.
+    pub lan_section: Place,
     pub no_offloads: bool,
     pub lanes: Option<usize>,
     pub pin: Option<bool>,
@@ -72,7 +72,6 @@ pub struct PeerDraft {
     pub endpoint: Option<EndpointName>,
     pub allowed_ips: Vec<Located<IpNet>>,
     pub persistent_keepalive: Option<Duration>,
-    pub without_extensions: bool,
 }
 
 impl Draft {
@@ -93,6 +92,7 @@ impl Draft {
         self.check_mtu()?;
         let (ring, frames_per_lane) = self.check_memory()?;
         self.check_peers()?;
+        self.check_lan()?;
         let wan = Wan {
             backend: self.wan_backend,
             interfaces: self.wan_interfaces.clone(),
@@ -100,10 +100,14 @@ impl Draft {
             copy: self.copy,
             ring,
             busy_poll: self.busy_poll,
-            source_ports: self.source_ports.unwrap_or(SOURCE_PORTS),
         };
-        let lan =
-            Lan { backend: self.lan_backend, interfaces: self.lan_interfaces.clone(), offloads: !self.no_offloads };
+        let lan = Lan {
+            backend: self.lan_backend,
+            interfaces: self.lan_interfaces.clone(),
+            xdp_mode: self.lan_xdp_mode,
+            copy: self.lan_copy,
+            offloads: !self.no_offloads,
+        };
         Ok(Settings {
             interface,
             private_key: None,
@@ -150,6 +154,27 @@ impl Draft {
                 Problem::Invalid { found, expected: expected.to_owned() },
             )
         })
+    }
+
+    /// Rings on the lan need interfaces, and those of an interface belong to one side.
+    fn check_lan(&self) -> Result<(), Fault> {
+        if self.lan_backend == LanBackend::Xdp && self.lan_interfaces.is_empty() {
+            let expected = "lan.interfaces, the interfaces of the site that the xdp backend binds to".to_owned();
+            return Err(Fault::new(&self.lan_section.with_key("lan.interfaces"), Problem::Missing { expected }));
+        }
+        let both = self.lan_interfaces.iter().find(|name| self.wan_interfaces.contains(name));
+        match both {
+            Some(name) if self.lan_backend == LanBackend::Xdp && self.wan_backend == WanBackend::Xdp => {
+                let problem = Problem::Invalid {
+                    found: name.clone(),
+                    expected: "an interface that is not a wan interface too: its rings serve one side, and the other \
+                               one needs the backend tun or udp"
+                        .to_owned(),
+                };
+                Err(Fault::new(&self.lan_section.with_key("lan.interfaces"), problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_addresses(&self) -> Result<(), Fault> {
@@ -239,7 +264,6 @@ impl PeerDraft {
             endpoint: self.endpoint.clone(),
             allowed_ips,
             persistent_keepalive: self.persistent_keepalive,
-            extensions: !self.without_extensions,
         })
     }
 }

@@ -38,8 +38,8 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "user",
         ],
     ),
-    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll", "source_ports"]),
-    ("lan", &["backend", "interfaces", "offloads"]),
+    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll"]),
+    ("lan", &["backend", "interfaces", "xdp_mode", "copy", "offloads"]),
     ("lanes", &["count", "pin", "frames", "crypto"]),
     ("metrics", &["listen", "stages"]),
     (
@@ -53,7 +53,6 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "endpoint",
             "allowed_ips",
             "persistent_keepalive",
-            "extensions",
         ],
     ),
 ];
@@ -149,8 +148,6 @@ fn read_wan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
     const BUDGET: Expected = "packets per busy poll, 0 (off) to 1024";
     draft.busy_poll =
         section.number("busy_poll", 0, 1024, BUDGET)?.map(|budget| budget.value).filter(|budget| *budget != 0);
-    const PORTS: Expected = "a number of source ports beside the listen port, 0 to 16";
-    draft.source_ports = section.number("source_ports", 0, 16, PORTS)?.map(|ports| ports.value as u8);
     Ok(())
 }
 
@@ -159,6 +156,10 @@ fn read_lan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
     draft.lan_backend =
         section.text("backend", values::LAN_BACKEND, values::lan_backend)?.map(|b| b.value).unwrap_or_default();
     draft.lan_interfaces = plain(section.list("interfaces", values::INTERFACE, values::interface)?);
+    draft.lan_xdp_mode =
+        section.text("xdp_mode", values::XDP_MODE, values::xdp_mode)?.map(|mode| mode.value).unwrap_or_default();
+    draft.lan_copy = section.boolean("copy")?.unwrap_or(false);
+    draft.lan_section = section.at.clone();
     draft.no_offloads = !section.boolean("offloads")?.unwrap_or(true);
     Ok(())
 }
@@ -180,7 +181,6 @@ fn read_peer(section: &Section<'_>) -> Result<PeerDraft, Fault> {
         persistent_keepalive: section
             .scalar("persistent_keepalive", values::KEEPALIVE, values::keepalive)?
             .and_then(|keepalive| keepalive.value),
-        without_extensions: !section.boolean("extensions")?.unwrap_or(true),
     })
 }
 

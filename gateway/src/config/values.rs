@@ -29,7 +29,7 @@ pub(crate) const MTU: Expected = "an MTU of 1280 to 65535 (from 576 when no IPv6
 pub(crate) const SOCKET: Expected = "an IP address and a port, such as 127.0.0.1:9586 or [::1]:9586";
 pub(crate) const DNS: Expected = "the address of a name server, or a search domain";
 pub(crate) const WAN_BACKEND: Expected = "\"auto\", \"xdp\" or \"udp\"";
-pub(crate) const LAN_BACKEND: Expected = "\"auto\" or \"tun\"";
+pub(crate) const LAN_BACKEND: Expected = "\"auto\", \"tun\" or \"xdp\"";
 pub(crate) const CRYPTO: Expected = "\"auto\", \"ring\" or \"multibuffer\"";
 pub(crate) const XDP_MODE: Expected = "\"auto\", \"native\" or \"generic\"";
 pub(crate) const USER: Expected = "the name of a user";
@@ -168,6 +168,7 @@ pub(crate) fn lan_backend(text: &str) -> Result<LanBackend, Expected> {
     match text {
         "auto" => Ok(LanBackend::Auto),
         "tun" => Ok(LanBackend::Tun),
+        "xdp" => Ok(LanBackend::Xdp),
         _ => Err(LAN_BACKEND),
     }
 }

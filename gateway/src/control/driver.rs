@@ -13,10 +13,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, Event, PeerId, ReceiverIndex, Transmit, WallClock};
+use landbridge_proto::{DropReason, Endpoint, Event, PeerId, ReceiverIndex, WallClock};
 
 use super::paths::{self, Ground, Network, Way};
 use super::sockets::{ControlSocket, Received};
+use crate::datapath::lan_table::LanTable;
 use crate::datapath::report::{Command, Link, Report};
 use crate::datapath::tables::{PeerEntry, Published, Tables};
 use crate::settings::EndpointName;
@@ -61,8 +62,6 @@ pub struct Driver<N> {
     pub ground: Ground,
     /// The control task's socket.
     pub socket: ControlSocket,
-    /// The sockets of further source ports, in their order.
-    pub ports: Vec<ControlSocket>,
     /// The steering program, with XDP.
     pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
@@ -93,7 +92,6 @@ impl<N: Network> Driver<N> {
             network,
             ground,
             socket,
-            ports: Vec::new(),
             steer: None,
             drops: [0; DropReason::COUNT],
             wan_failed: None,
@@ -139,11 +137,8 @@ impl<N: Network> Driver<N> {
         if !self.peers.contains_key(&peer)
             && let Some(view) = self.endpoint.peer(peer)
         {
-            let entry = PeerEntry {
-                session: view.session.cloned(),
-                channel_address: view.channel.map(|channel| channel.address),
-                ..PeerEntry::new(peer, Arc::clone(view.shared))
-            };
+            let entry =
+                PeerEntry { id: peer, shared: Arc::clone(view.shared), session: view.session.cloned(), path: None };
             self.tables.peers.set(peer.slot as usize, Some(Arc::new(entry)));
             self.dirty = true;
         }
@@ -161,7 +156,18 @@ impl<N: Network> Driver<N> {
         if self.tables.mtu != mtu {
             self.tables.mtu = mtu;
             self.dirty = true;
+            if let Some(steer) = &mut self.steer
+                && let Err(error) = steer.set_tunnel_mtu(mtu)
+            {
+                tracing::warn!("packets of the lan may be too long for the tunnel: {error:#}");
+            }
         }
+    }
+
+    /// Packets out of the tunnel leave on the lan by this table.
+    pub fn set_lan(&mut self, table: LanTable) {
+        self.tables.lan = table;
+        self.dirty = true;
     }
 
     /// Another control socket, after the listen port changed.
@@ -264,12 +270,6 @@ impl<N: Network> Driver<N> {
                     self.drops[reason as usize] += 1;
                 }
             }
-            Report::Channel { peer, remote, local, packet } => {
-                if let Err(reason) = self.endpoint.handle_channel(now, peer, remote, local, &packet) {
-                    self.drops[reason as usize] += 1;
-                    tracing::trace!(peer = peer.slot, reason = reason.label(), "dropped on the control channel");
-                }
-            }
             Report::LanGone => return Some(End::Asked("the tunnel interface is gone")),
             Report::WanFailed(error) => self.wan_failed = Some(error),
             Report::LanFailed(error) => self.lan_failed = Some(error),
@@ -290,7 +290,7 @@ impl<N: Network> Driver<N> {
             let mut sent = false;
             while let Some(transmit) = self.endpoint.poll_transmit(now, wall, &mut buffer) {
                 sent = true;
-                self.send(&transmit, &buffer[..transmit.len]);
+                self.send(transmit.peer, transmit.remote, transmit.local, &buffer[..transmit.len]);
             }
             if !sent {
                 return;
@@ -329,14 +329,6 @@ impl<N: Network> Driver<N> {
             }
             Event::EndpointChanged { peer, remote, local } => {
                 self.locate(peer, remote, local);
-            }
-            Event::SpreadChanged { peer, spread } => {
-                let ports = spread.as_ref().map_or(1, |spread| spread.slots().len());
-                tracing::debug!(peer = peer.slot, ports, "source ports in use");
-                self.change_entry(peer, |entry| entry.spread = spread);
-            }
-            Event::AlternatesChanged { peer, alternates } => {
-                self.change_entry(peer, |entry| entry.alternates = alternates);
             }
             Event::HandshakeGivenUp { peer } => {
                 tracing::debug!(peer = peer.slot, "handshake given up");
@@ -380,11 +372,6 @@ impl<N: Network> Driver<N> {
             self.routes_version = Some(version);
             self.dirty = true;
         }
-        let channel_address = self.endpoint.channel_address();
-        if self.tables.channel_address != channel_address {
-            self.tables.channel_address = channel_address;
-            self.dirty = true;
-        }
         if self.dirty {
             self.published.store(Arc::new(self.tables.clone()));
             self.dirty = false;
@@ -400,8 +387,7 @@ impl<N: Network> Driver<N> {
         }
     }
 
-    fn send(&mut self, transmit: &Transmit, bytes: &[u8]) {
-        let Transmit { peer, remote, local, slot, .. } = *transmit;
+    fn send(&mut self, peer: Option<PeerId>, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
         let way = peer.and_then(|peer| self.peers.get(&peer)?.way.as_ref());
         if way.is_some_and(|way| way.path.is_none()) {
             self.drops[DropReason::NoEndpoint as usize] += 1;
@@ -409,13 +395,9 @@ impl<N: Network> Driver<N> {
         }
         // The path knows whether the address of ours is still one.
         let local = way.map_or(local, |way| way.path.as_ref().and_then(|path| path.local));
-        let socket = match slot {
-            0 => Some(&self.socket),
-            beside => self.ports.get(usize::from(beside) - 1),
-        };
-        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes)) {
+        if let Err(error) = self.socket.send(remote, local, bytes) {
             self.drops[DropReason::WanError as usize] += 1;
-            tracing::debug!(%remote, %error, "sending a message of the protocol");
+            tracing::debug!(%remote, %error, "sending a handshake message");
         }
     }
 

@@ -68,7 +68,6 @@ impl Extra {
 pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
     let mut families = Families::default();
     device(&mut families, status);
-    channel(&mut families, status);
     for peer in &status.peers {
         families.peer(status, peer);
     }
@@ -146,32 +145,10 @@ fn device(families: &mut Families, status: &Status) {
     );
 }
 
-/// The control channel.
-fn channel(families: &mut Families, status: &Status) {
-    let device = status.interface.as_str();
-    for (direction, messages) in [("tx", status.channel.messages_sent), ("rx", status.channel.messages_received)] {
-        families.add(
-            "landbridge_channel_messages_total",
-            "Messages of the control channel, by direction.",
-            MetricType::COUNTER,
-            &[("device", device), ("direction", direction)],
-            messages as f64,
-        );
-    }
-    let counters = [
-        ("fields_ignored", "Fields of messages skipped as a later version's.", status.channel.fields_ignored),
-        ("source_ports_proven", "Source ports that a peer has confirmed.", status.channel.ports_proven),
-        ("source_ports_lost", "Source ports given up, unconfirmed or lossy.", status.channel.ports_lost),
-    ];
-    for (name, help, value) in counters {
-        let family = format!("landbridge_channel_{name}_total");
-        families.add(&family, help, MetricType::COUNTER, &[("device", device)], value as f64);
-    }
-}
-
 /// Per backend: the sums of the lanes' counters of that backend.
 fn backends(families: &mut Families, status: &Status) {
-    for (backend, prefix) in [("xdp", "wan_xdp_"), ("socket", "wan_socket_"), ("lan", "lan_")] {
+    for (backend, prefix) in [("xdp", "wan_xdp_"), ("socket", "wan_socket_"), ("lan", "lan_"), ("lan_xdp", "lan_xdp_")]
+    {
         for direction in ["rx", "tx"] {
             for (unit, help) in [("packets", "Packets carried, by backend."), ("bytes", "Bytes carried, by backend.")] {
                 let field = format!("{prefix}{direction}_{unit}");
@@ -200,21 +177,46 @@ fn backends(families: &mut Families, status: &Status) {
         &[("device", &status.interface)],
         status.wan.rings_lost as f64,
     );
-    for interface in &status.wan.interfaces {
-        families.add(
-            "landbridge_wan_interface_info",
-            "Constant 1, labelled with how a wan interface is bound.",
-            MetricType::GAUGE,
-            &[
-                ("device", &status.interface),
-                ("interface", &interface.name),
-                ("driver", interface.driver.as_deref().unwrap_or("")),
-                ("xdp_mode", &interface.xdp_mode),
-                ("copy_mode", &interface.copy_mode),
-            ],
-            1.0,
-        );
+    lan_rings(families, status);
+    let wan = ("landbridge_wan_interface_info", "Constant 1, labelled with how a wan interface is bound.");
+    let lan = ("landbridge_lan_interface_info", "Constant 1, labelled with how a lan interface is bound.");
+    for ((name, help), interfaces) in [(wan, &status.wan.interfaces), (lan, &status.lan.interfaces)] {
+        for interface in interfaces {
+            families.add(
+                name,
+                help,
+                MetricType::GAUGE,
+                &[
+                    ("device", &status.interface),
+                    ("interface", &interface.name),
+                    ("driver", interface.driver.as_deref().unwrap_or("")),
+                    ("xdp_mode", &interface.xdp_mode),
+                    ("copy_mode", &interface.copy_mode),
+                ],
+                1.0,
+            );
+        }
     }
+}
+
+/// What the lan side's rings stand on.
+fn lan_rings(families: &mut Families, status: &Status) {
+    let lan = &status.lan;
+    let gauges = [
+        ("landbridge_lan_ring_interfaces", "Lan interfaces whose rings are bound.", lan.interfaces.len()),
+        ("landbridge_lan_routes", "Routes of the kernel that lanes with lan rings look up.", lan.routes),
+        ("landbridge_lan_next_hops", "Resolved next hops that lanes with lan rings send to.", lan.next_hops),
+    ];
+    for (name, help, value) in gauges {
+        families.add(name, help, MetricType::GAUGE, &[("device", &status.interface)], value as f64);
+    }
+    families.add(
+        "landbridge_lan_rings_lost_total",
+        "Times that the rings of a lan interface were lost.",
+        MetricType::COUNTER,
+        &[("device", &status.interface)],
+        lan.rings_lost as f64,
+    );
 }
 
 /// Families in the order of their first series.
@@ -277,13 +279,6 @@ impl Families {
                 &labels,
                 duration / 1000.0,
             );
-        }
-        if let Some(extensions) = &peer.extensions {
-            for (direction, ports) in [("tx", extensions.ports_out), ("rx", extensions.ports_in)] {
-                let labels = [labels[0], labels[1], labels[2], ("direction", direction)];
-                let help = "Source ports in use with a peer that speaks the control channel, by direction.";
-                self.add("landbridge_peer_source_ports", help, MetricType::GAUGE, &labels, ports as f64);
-            }
         }
         let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
         let info = [labels[0], labels[1], labels[2], ("endpoint", endpoint.as_str()), ("path", &peer.path)];
@@ -438,7 +433,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::status::{ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, WanStatus};
+    use crate::status::{CryptoStatus, LanStatus, LaneStatus, WanStatus};
 
     fn status() -> Status {
         Status {
@@ -455,7 +450,17 @@ mod tests {
                 interfaces: Vec::new(),
                 rings_lost: 2,
             },
-            lan: LanStatus { backend: "tun".to_owned(), reason: "default".to_owned(), tso: true, uso: true, queues: 1 },
+            lan: LanStatus {
+                backend: "tun".to_owned(),
+                reason: "default".to_owned(),
+                interfaces: Vec::new(),
+                rings_lost: 0,
+                routes: 0,
+                next_hops: 0,
+                tso: true,
+                uso: true,
+                queues: 1,
+            },
             crypto: CryptoStatus { engine: "ring".to_owned(), reason: "configured".to_owned() },
             lanes: vec![LaneStatus {
                 lane: 0,
@@ -469,7 +474,6 @@ mod tests {
             }],
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
-            channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
             peers: vec![PeerStatus {
                 public_key: "BBBB=".to_owned(),
                 name: Some("site \"b\"".to_owned()),
@@ -485,13 +489,6 @@ mod tests {
                 tx_bytes: 20,
                 rx_packets: 1,
                 tx_packets: 2,
-                extensions: Some(ExtensionsStatus {
-                    version: 1,
-                    features: vec!["source_ports".to_owned()],
-                    ports_out: 9,
-                    ports_in: 1,
-                    ports_refused: false,
-                }),
             }],
         }
     }
@@ -516,8 +513,6 @@ mod tests {
             "landbridge_wan_rings_lost_total{device=\"lb0\"} 2",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
             "landbridge_xsk_rx_ring_full_total{device=\"lb0\",interface=\"eth1\",queue=\"3\"} 8",
-            "landbridge_channel_messages_total{device=\"lb0\",direction=\"tx\"} 6",
-            "landbridge_peer_source_ports{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\",direction=\"tx\"} 9",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",
             "# HELP landbridge_lane_wan_socket_rx_packets_total Datagrams of transport data received from the kernel's socket.",
             "landbridge_lane_wan_socket_rx_packets_total{device=\"lb0\",lane=\"0\"} 3",

@@ -10,8 +10,11 @@
 
 pub mod crypto;
 pub mod driver;
+pub mod follow;
+pub mod forwarding;
 pub mod hooks;
 pub mod kernel;
+pub mod lan;
 pub mod listeners;
 pub mod metrics;
 pub mod names;
@@ -43,6 +46,7 @@ use zeroize::Zeroizing;
 
 use crate::datapath::report::Waker;
 use driver::{Driver, End};
+use follow::Following;
 use kernel::Kernel;
 use listeners::Listener;
 use names::{Names, Resolved};
@@ -100,7 +104,7 @@ pub struct Parts {
     pub fwmark: Option<u32>,
     /// Ends the gateway when its file vanishes.
     pub uapi: Option<Listener>,
-    /// The wan interfaces with rings.
+    /// The interfaces with rings.
     pub rings: Rings,
     /// Whether the tunnel's MTU follows the ways to the peers.
     pub mtu_follows: bool,
@@ -117,6 +121,7 @@ pub struct Control {
     fwmark: Option<u32>,
     uapi: Option<Listener>,
     rings: Rings,
+    following: Following,
     mtu_follows: bool,
     names: Names,
     resolved: mpsc::Receiver<Resolved>,
@@ -160,6 +165,7 @@ impl Control {
             fwmark: parts.fwmark,
             uapi: parts.uapi,
             rings: parts.rings,
+            following: Following::default(),
             mtu_follows: parts.mtu_follows,
             names,
             resolved,
@@ -244,7 +250,7 @@ impl Control {
             return Instant::now();
         }
         let due = self.tick_due.min(self.tunnel_due).min(self.refresh_due);
-        [self.news_due, self.announce_due, self.driver.endpoint.poll_timeout()]
+        [self.news_due, self.announce_due, self.following.due(), self.driver.endpoint.poll_timeout()]
             .into_iter()
             .flatten()
             .fold(due, Instant::min)
@@ -277,8 +283,12 @@ impl Control {
             self.take_news(now);
         }
         if let Some(error) = self.driver.wan_failed.take() {
-            self.doubt_rings(&error, now);
+            self.doubt_rings(false, &error, now);
         }
+        if let Some(error) = self.driver.lan_failed.take() {
+            self.doubt_rings(true, &error, now);
+        }
+        self.follow_lan(now);
         if self.tunnel_due <= now
             && let Some(end) = self.look_at_tunnel(now)
         {
@@ -312,6 +322,7 @@ impl Control {
             self.tick_due = self.tick_due.min(due);
         }
         self.look_at_rings(now);
+        self.refresh_lan();
         if self.uapi.as_ref().is_some_and(|uapi| !uapi.is_there()) {
             return Some(End::Asked("its UAPI socket was removed"));
         }
@@ -332,6 +343,7 @@ impl Control {
         if news.addresses {
             self.steer_addresses();
         }
+        self.following.doubt(news, now);
         if news.links || news.addresses || news.routes {
             self.driver.doubt_paths();
         } else {

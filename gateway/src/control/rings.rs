@@ -1,8 +1,8 @@
-//! The wan interfaces with rings: given to the steering program at start, given up when they go, bound again when they
-//! come back.
+//! The interfaces with rings, of both sides: given to the steering program at start, given up when they go, bound again when
+//! they come back.
 //!
-//! 1. An interface that vanishes, or whose rings fail while it is up, loses them: the lanes close them, paths by it take the
-//!    kernel's socket, and the log, status and metrics say so.
+//! 1. An interface that vanishes, or whose rings fail while it is up, loses them: the lanes close them, its packets take the
+//!    kernel's socket or the TUN, and the log, status and metrics say so.
 //! 2. Once an interface of that name is there, its queues are bound to the same lanes' memory, the lanes get the rings,
 //!    and the program is attached; a failure is tried again later.
 //!
@@ -17,33 +17,55 @@ use anyhow::Context as _;
 use landbridge_xsk::{Memory, Xsk};
 
 use super::Control;
+use super::lan::{self, LanChoice, Port};
+use super::netlink::News;
+use super::paths::Network as _;
 use super::report::Ring;
 use super::wan::{self, Choice};
+use crate::datapath::lan_xdp::LanXdp;
 use crate::datapath::report::Command;
 use crate::datapath::wan_xdp::{self, WanXdp};
-use crate::settings::{self, WanBackend};
-use crate::status::WanInterfaceStatus;
-use crate::steer::{self, Interface};
+use crate::settings;
+use crate::status::InterfaceStatus;
+use crate::steer::{self, Interface, LanInterface};
 
 /// How long after a loss or a failed attempt rings are bound again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The wan interfaces with rings.
+/// The interfaces with rings.
 #[derive(Debug)]
 pub struct Rings {
-    wan: settings::Wan,
-    /// Why rings were chosen.
-    reason: String,
+    wan: Options,
+    lan: Options,
     /// Of the lanes that serve queues.
     memories: Vec<Memory>,
     places: Vec<Place>,
 }
 
+/// How the rings of a side are bound.
+#[derive(Debug)]
+pub struct Options {
+    /// Sizes and modes.
+    pub rings: settings::Wan,
+    /// Nobody asked for rings by name: an interface may do without.
+    pub optional: bool,
+    /// Why rings were chosen.
+    pub reason: String,
+}
+
 /// One interface.
 #[derive(Debug)]
 struct Place {
+    role: Role,
     interface: Interface,
     lost: Option<Lost>,
+}
+
+/// Which side an interface is of.
+#[derive(Debug)]
+enum Role {
+    Wan,
+    Lan(Port),
 }
 
 #[derive(Debug)]
@@ -55,9 +77,19 @@ struct Lost {
 impl Rings {
     /// What the start has bound.
     #[must_use]
-    pub fn new(wan: settings::Wan, choice: &Choice, memories: Vec<Memory>) -> Self {
-        let places = choice.interfaces.iter().map(|interface| Place { interface: interface.clone(), lost: None });
-        Self { wan, reason: choice.reason.clone(), memories, places: places.collect() }
+    pub fn new(wan: Options, choice: &Choice, lan: Options, lan_choice: &LanChoice, memories: Vec<Memory>) -> Self {
+        let of_wan = choice.interfaces.iter().map(|interface| (Role::Wan, interface.clone()));
+        let of_lan = lan_choice.ports.iter().map(|port| (Role::Lan(port.clone()), port.ringed.clone()));
+        let place = |(role, interface)| Place { role, interface, lost: None };
+        Self { wan, lan, memories, places: of_wan.chain(of_lan).map(place).collect() }
+    }
+
+    /// The lan interfaces that have their rings.
+    pub fn ports(&self) -> impl Iterator<Item = &Port> {
+        self.places.iter().filter(|place| place.lost.is_none()).filter_map(|place| match &place.role {
+            Role::Lan(port) => Some(port),
+            Role::Wan => None,
+        })
     }
 
     /// Bytes of the longest IP packet that every ring can receive: what is longer, the program leaves to the kernel.
@@ -65,12 +97,26 @@ impl Rings {
         self.memories.iter().map(|memory| wan_xdp::packet_len_max(memory.frame_size())).min()
     }
 
-    /// For people: why there are rings, and which are missing.
-    fn describe(&self) -> String {
+    fn options(&self, at: usize) -> &Options {
+        match self.places[at].role {
+            Role::Wan => &self.wan,
+            Role::Lan(_) => &self.lan,
+        }
+    }
+
+    /// For people: why a side has rings, and which are missing.
+    pub(super) fn describe(&self, of_lan: bool) -> String {
+        let reason = if of_lan { &self.lan.reason } else { &self.wan.reason };
         let lost = self.places.iter().filter_map(|place| Some((place, place.lost.as_ref()?)));
-        lost.fold(self.reason.clone(), |text, (place, lost)| {
+        lost.filter(|(place, _)| place.role.is_lan() == of_lan).fold(reason.clone(), |text, (place, lost)| {
             format!("{text}; {} has no rings at present: {}", place.interface.name, lost.why)
         })
+    }
+}
+
+impl Role {
+    fn is_lan(&self) -> bool {
+        matches!(self, Self::Lan(_))
     }
 }
 
@@ -83,20 +129,24 @@ impl Control {
     pub fn begin_steering(&mut self) -> anyhow::Result<()> {
         self.steer_addresses();
         let port = self.driver.socket.port();
+        let mtu = self.driver.mtu();
         if let Some(steer) = &mut self.driver.steer {
             if let Some(bytes) = self.rings.packet_len_max() {
                 steer.set_packet_len_max(bytes);
             }
+            steer.set_tunnel_mtu(mtu)?;
             steer.set_port(port)?;
         }
         for at in 0..self.rings.places.len() {
             match self.steer_to(at) {
-                Err(error) if self.rings.wan.backend == WanBackend::Auto => {
+                Err(error) if self.rings.options(at).optional => {
                     self.lose_rings(at, format!("{error:#}"), Instant::now());
                 }
                 result => result?,
             }
         }
+        self.following.doubt(News::ALL, Instant::now());
+        self.follow_lan(Instant::now());
         Ok(())
     }
 
@@ -104,17 +154,23 @@ impl Control {
     fn steer_to(&mut self, at: usize) -> anyhow::Result<()> {
         let Self { driver, facts, rings, .. } = self;
         let Some(steer) = &mut driver.steer else { return Ok(()) };
-        let interface = &rings.places[at].interface;
+        let Place { interface, role, .. } = &rings.places[at];
+        if let Role::Lan(port) = role {
+            let mac = driver.network.link(port.link).and_then(|link| link.mac).context("the lan interface is gone")?;
+            let lan = LanInterface { if_index: interface.index, mac, vlan: port.vlan, wan: false };
+            steer.set_lan_interface(lan)?;
+        }
         let sockets: Vec<&Ring> = facts.rings.iter().filter(|ring| ring.if_index == interface.index).collect();
         for ring in &sockets {
             steer.bind_socket(ring.if_index, ring.queue, ring.socket.as_fd())?;
         }
-        let attached = steer.attach(interface.index, &interface.name, rings.wan.xdp_mode)?;
+        let attached = steer.attach(interface.index, &interface.name, rings.options(at).rings.xdp_mode)?;
         if let Some(reason) = &attached.fallback_reason {
             tracing::warn!(interface = interface.name, reason, "XDP runs in generic mode");
         }
         let zero_copy = !sockets.is_empty() && sockets.iter().all(|ring| ring.zero_copy);
-        facts.wan.interfaces.push(WanInterfaceStatus {
+        let shown = if role.is_lan() { &mut facts.lan.interfaces } else { &mut facts.wan.interfaces };
+        shown.push(InterfaceStatus {
             name: interface.name.clone(),
             driver: interface.driver.clone(),
             xdp_mode: attached.mode.label().to_owned(),
@@ -128,7 +184,7 @@ impl Control {
     pub(super) fn look_at_rings(&mut self, now: Instant) {
         for at in 0..self.rings.places.len() {
             self.follow_name(at);
-            let Place { interface, lost } = &self.rings.places[at];
+            let Place { interface, lost, .. } = &self.rings.places[at];
             match lost {
                 None if self.driver.network.links().all(|link| link.index != interface.index) => {
                     self.lose_rings(at, "the interface is gone".to_owned(), now);
@@ -142,14 +198,20 @@ impl Control {
     /// An interface with rings may be given another name, by which it is shown and found again from then on.
     fn follow_name(&mut self, at: usize) {
         let Self { driver, facts, rings, .. } = self;
-        let Place { interface, lost } = &mut rings.places[at];
+        let Place { interface, lost, role } = &mut rings.places[at];
+        if let Role::Lan(port) = role
+            && let Some(link) = driver.network.links().find(|link| link.index == port.link && lost.is_none())
+        {
+            port.name.clone_from(&link.name);
+        }
         let Some(link) = driver.network.links().find(|link| link.index == interface.index && lost.is_none()) else {
             return;
         };
         if link.name == interface.name {
             return;
         }
-        for shown in facts.wan.interfaces.iter_mut().filter(|shown| shown.name == interface.name) {
+        let shown = if role.is_lan() { &mut facts.lan.interfaces } else { &mut facts.wan.interfaces };
+        for shown in shown.iter_mut().filter(|shown| shown.name == interface.name) {
             shown.name.clone_from(&link.name);
         }
         for ring in facts.rings.iter_mut().filter(|ring| ring.if_index == interface.index) {
@@ -158,16 +220,16 @@ impl Control {
         interface.name.clone_from(&link.name);
     }
 
-    /// A lane could not send by its rings.
-    pub(super) fn doubt_rings(&mut self, error: &io::Error, now: Instant) {
+    /// A lane could not send by its rings of a side.
+    pub(super) fn doubt_rings(&mut self, of_lan: bool, error: &io::Error, now: Instant) {
         if let Err(error) = self.driver.network.read_links() {
             tracing::warn!(%error, "cannot read the interfaces of this host");
         }
         self.look_at_rings(now);
         for at in 0..self.rings.places.len() {
-            let Place { interface, lost } = &self.rings.places[at];
+            let Place { interface, lost, role } = &self.rings.places[at];
             let up = self.driver.network.links().any(|link| link.index == interface.index && link.up);
-            if lost.is_none() && up {
+            if lost.is_none() && up && role.is_lan() == of_lan {
                 self.lose_rings(at, error.to_string(), now);
             }
         }
@@ -176,15 +238,24 @@ impl Control {
     fn lose_rings(&mut self, at: usize, why: String, now: Instant) {
         let place = &mut self.rings.places[at];
         let (index, name) = (place.interface.index, &place.interface.name);
-        tracing::warn!(
-            interface = name,
-            why,
-            "wan rings are lost: packets take the kernel's socket until they are back"
-        );
+        let of_lan = place.role.is_lan();
+        match of_lan {
+            false => tracing::warn!(
+                interface = name,
+                why,
+                "wan rings are lost: packets take the kernel's socket until they are back"
+            ),
+            true => {
+                tracing::warn!(interface = name, why, "lan rings are lost: packets take the TUN until they are back");
+            }
+        }
         // An interface that is there needs a moment; one that is gone tells when it comes back.
         let there = self.driver.network.links().any(|link| link.index == index);
         place.lost = Some(Lost { why, retry: if there { now + RETRY } else { now } });
-        self.facts.wan.rings_lost += 1;
+        match of_lan {
+            false => self.facts.wan.rings_lost += 1,
+            true => self.facts.lan.rings_lost += 1,
+        }
         self.give_up(at);
     }
 
@@ -198,34 +269,51 @@ impl Control {
             for ring in facts.rings.iter().filter(|ring| ring.if_index == if_index) {
                 done = done.and(steer.unbind_socket(if_index, ring.queue));
             }
+            done = done.and(steer.remove_lan_interface(if_index));
             if let Err(error) = done {
                 tracing::debug!(%error, "taking an interface from the steering program");
             }
         }
         facts.rings.retain(|ring| ring.if_index != if_index);
-        facts.wan.interfaces.retain(|interface| interface.name != rings.places[at].interface.name);
-        facts.wan.reason = rings.describe();
-        driver.tell_lanes(|| Command::WanRings { if_index, rings: Vec::new() });
-        driver.doubt_paths();
+        let of_lan = rings.places[at].role.is_lan();
+        let shown = if of_lan { &mut facts.lan.interfaces } else { &mut facts.wan.interfaces };
+        shown.retain(|interface| interface.name != rings.places[at].interface.name);
+        match of_lan {
+            false => {
+                facts.wan.reason = rings.describe(false);
+                driver.tell_lanes(|| Command::WanRings { if_index, rings: Vec::new() });
+                driver.doubt_paths();
+            }
+            true => {
+                facts.lan.reason = rings.describe(true);
+                driver.tell_lanes(|| Command::LanRings { if_index, rings: Vec::new() });
+                self.following.doubt(News::ALL, Instant::now());
+            }
+        }
     }
 
     fn regain_rings(&mut self, at: usize, now: Instant) {
-        let name = self.rings.places[at].interface.name.clone();
+        let name = match &self.rings.places[at].role {
+            Role::Wan => self.rings.places[at].interface.name.clone(),
+            Role::Lan(port) => port.name.clone(),
+        };
         // While nothing has come back, or it is down, news of it will say when that changes.
         if !self.driver.network.links().any(|link| link.name == name && link.up) {
             return;
         }
         match self.try_regain(at, &name) {
             Ok(()) => {
-                tracing::info!(interface = name, "wan rings are back");
+                tracing::info!(interface = name, "rings are back");
                 self.rings.places[at].lost = None;
-                self.facts.wan.reason = self.rings.describe();
+                self.facts.wan.reason = self.rings.describe(false);
+                self.facts.lan.reason = self.rings.describe(true);
                 self.driver.doubt_paths();
+                self.following.doubt(News::ALL, now);
             }
             Err(error) => {
                 let why = format!("{error:#}");
                 if self.rings.places[at].lost.as_ref().is_some_and(|lost| lost.why != why) {
-                    tracing::warn!(interface = name, why, "wan rings cannot be bound again yet");
+                    tracing::warn!(interface = name, why, "rings cannot be bound again yet");
                 }
                 self.rings.places[at].lost = Some(Lost { why, retry: now + RETRY });
                 self.give_up(at);
@@ -234,33 +322,50 @@ impl Control {
     }
 
     fn try_regain(&mut self, at: usize, name: &str) -> anyhow::Result<()> {
-        let interface = steer::interface_by_name(name).context("the interface cannot be looked at")?;
+        let (interface, port) = match &self.rings.places[at].role {
+            Role::Wan => (steer::interface_by_name(name).context("the interface cannot be looked at")?, None),
+            Role::Lan(_) => {
+                let port = lan::port(name, &mut self.driver.network.netlink)?;
+                (port.ringed.clone(), Some(port))
+            }
+        };
         let if_index = interface.index;
-        let Self { driver, facts, rings, .. } = self;
-        let mut lanes: Vec<Vec<WanXdp>> = rings.memories.iter().map(|_| Vec::new()).collect();
-        for (number, config) in wan::rings_of(&rings.wan, &interface).enumerate() {
-            let lane = number % lanes.len().max(1);
-            let Some(memory) = rings.memories.get(lane) else { break };
+        let mut sockets: Vec<Vec<Xsk>> = self.rings.memories.iter().map(|_| Vec::new()).collect();
+        for (number, config) in wan::rings_of(&self.rings.options(at).rings, &interface).enumerate() {
+            let lane = number % sockets.len().max(1);
+            let Some(memory) = self.rings.memories.get(lane) else { break };
             let socket = Xsk::open(&config, memory)?;
-            facts.rings.push(Ring {
-                interface: name.to_owned(),
+            self.facts.rings.push(Ring {
+                interface: interface.name.clone(),
                 if_index,
                 queue: config.queue,
                 zero_copy: socket.bound().zero_copy,
                 socket: socket.as_fd().try_clone_to_owned()?,
             });
-            lanes[lane].push(WanXdp::new(if_index, socket));
+            sockets[lane].push(socket);
         }
-        rings.places[at].interface = interface;
+        let place = &mut self.rings.places[at];
+        place.interface = interface;
+        let of_lan = port.is_some();
+        if let Some(port) = port {
+            place.role = Role::Lan(port);
+        }
         // The lanes serve the rings before anything is steered into them.
-        for (link, rings) in driver.lanes().iter().zip(lanes) {
-            if link.commands.push(Command::WanRings { if_index, rings }).is_err() {
+        for (link, sockets) in self.driver.lanes().iter().zip(sockets) {
+            let sockets = sockets.into_iter();
+            let command = match of_lan {
+                false => Command::WanRings { if_index, rings: sockets.map(|s| WanXdp::new(if_index, s)).collect() },
+                true => Command::LanRings { if_index, rings: sockets.map(|s| LanXdp::new(if_index, s)).collect() },
+            };
+            if link.commands.push(command).is_err() {
                 anyhow::bail!("a lane does not take its rings");
             }
             link.lane.wake();
         }
         self.steer_to(at)?;
-        self.driver.ground.ringed.push(if_index);
+        if !of_lan {
+            self.driver.ground.ringed.push(if_index);
+        }
         Ok(())
     }
 }

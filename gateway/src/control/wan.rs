@@ -114,34 +114,33 @@ fn automatic(settings: &Settings, netlink: &mut Netlink) -> Choice {
         return Choice::socket("no interface leads to the peers at present");
     }
     for interface in &interfaces {
-        let driver = interface.driver.as_deref().unwrap_or("unknown");
-        if !ZERO_COPY_DRIVERS.contains(&driver) {
-            return Choice::socket(format!(
-                "driver {driver} of {} has no zero-copy rings: the kernel's socket is faster there",
-                interface.name
-            ));
-        }
-        match try_zero_copy(settings, interface) {
-            Ok(true) => {}
-            Ok(false) => {
-                return Choice::socket(format!(
-                    "{} granted copy mode only: the kernel's socket is faster",
-                    interface.name
-                ));
-            }
-            Err(error) => {
-                return Choice::socket(format!("AF_XDP cannot be used on {}: {error}", interface.name));
-            }
+        if let Some(reason) = without_zero_copy(&settings.wan, interface) {
+            return Choice::socket(format!("{reason}: the kernel's socket is faster there"));
         }
     }
     Choice { interfaces, reason: "the driver has zero-copy rings".to_owned() }
 }
 
+/// Why an interface has no zero-copy rings; `None` where it has.
+#[must_use]
+pub fn without_zero_copy(wan: &Wan, interface: &Interface) -> Option<String> {
+    let name = &interface.name;
+    let driver = interface.driver.as_deref().unwrap_or("unknown");
+    if !ZERO_COPY_DRIVERS.contains(&driver) {
+        return Some(format!("driver {driver} of {name} has no zero-copy rings"));
+    }
+    match try_zero_copy(wan, interface) {
+        Ok(true) => None,
+        Ok(false) => Some(format!("{name} granted copy mode only")),
+        Err(error) => Some(format!("AF_XDP cannot be used on {name} ({error})")),
+    }
+}
+
 /// Binds one queue for a moment: what a driver's name promises the kernel may still refuse.
-fn try_zero_copy(settings: &Settings, interface: &Interface) -> std::io::Result<bool> {
+fn try_zero_copy(wan: &Wan, interface: &Interface) -> std::io::Result<bool> {
     let sizes = MemoryConfig { frames: 4096, frame_size: FRAME_SIZE, jumbo_frames: 0, huge_pages: false };
     let (memory, mut pool) = Memory::new(sizes)?;
-    let socket = Xsk::open(&ring(&settings.wan, interface.index, 0), &memory)?;
+    let socket = Xsk::open(&ring(wan, interface.index, 0), &memory)?;
     let zero_copy = socket.bound().zero_copy;
     socket.close(&mut pool);
     Ok(zero_copy)

@@ -17,17 +17,13 @@ use super::tables::Table;
 /// Bytes of an Ethernet header with as many VLAN tags as are understood.
 const ETHERNET_MAX: usize = 22;
 
-/// What a prefix leads to: a place among the hops, or one of the two that are none.
+/// What a prefix leads to: a place among the hops. At a place without a hop the neighbour is not resolved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HopId(pub u32);
 
 impl HopId {
     /// The kernel decides: a route by another interface, an address of ours, a route that only the kernel understands.
     pub const KERNEL: Self = Self(0);
-    /// The destination itself is the next hop, and not resolved.
-    pub const UNRESOLVED: Self = Self(1);
-    /// The first number of a hop.
-    pub const FIRST: u32 = 2;
 }
 
 impl Owner for HopId {
@@ -111,7 +107,6 @@ impl LanTable {
         };
         match id {
             HopId::KERNEL => Err(ToKernel::NoRoute),
-            HopId::UNRESOLVED => Err(ToKernel::Unresolved),
             HopId(number) => self.hops.at(number as usize).ok_or(ToKernel::Unresolved),
         }
     }

@@ -10,18 +10,19 @@ use anyhow::{Context as _, bail};
 use landbridge_xsk::{Memory, Tun, TunConfig, TunQueue, XskConfig};
 
 use super::RunOptions;
+use crate::control::lan::{self, LanChoice};
 use crate::control::listeners::{Listener, left_by_killed, uapi_path};
 use crate::control::netlink::Netlink;
 use crate::control::netlink::routes::RouteQuery;
 use crate::control::report::{Facts, Ring};
-use crate::control::rings::Rings;
+use crate::control::rings::{self, Rings};
 use crate::control::routing;
 use crate::control::sockets::{self, Sockets};
 use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
 use crate::datapath::wan_xdp::packet_len_max;
-use crate::settings::{Settings, Wan, WanBackend};
+use crate::settings::{LanBackend, Settings, Wan, WanBackend};
 use crate::sizes;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
 use crate::steer::Steer;
@@ -36,7 +37,9 @@ const JUMBO_FRAMES: u32 = 128;
 const SMALL_MTU_MAX: u32 = 1690;
 /// What IPv6, UDP and sealing add to an inner packet.
 const SEALED_MORE: usize = 40 + 8 + 16 + 16;
-const _: () = assert!(SMALL_MTU_MAX as usize + SEALED_MORE <= packet_len_max(2048));
+/// Bytes of a frame, for all tunnels but those.
+const SMALL_FRAME: u32 = 2048;
+const _: () = assert!(SMALL_MTU_MAX as usize + SEALED_MORE <= packet_len_max(SMALL_FRAME));
 
 /// The sockets by which a gateway claims its interface's name among gateways.
 pub(super) struct Claims {
@@ -80,16 +83,58 @@ fn outlast(settings: &Settings, makes_interface: bool, netlink: &mut Netlink) {
     }
 }
 
-/// The choice of the wan side, and the XDP program if it is one with rings.
-pub(super) fn wan(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<(Choice, Option<Steer>)> {
-    let choice = wan::choose(settings, netlink)?;
-    if choice.interfaces.is_empty() {
-        return Ok((choice, None));
+/// What carries the two sides.
+#[derive(Debug)]
+pub(super) struct Choices {
+    pub(super) wan: Choice,
+    pub(super) lan: LanChoice,
+}
+
+impl Choices {
+    /// Chooses, and loads the XDP program if a side has rings.
+    pub(super) fn make(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<(Self, Option<Steer>)> {
+        let wan = wan::choose(settings, netlink)?;
+        let lan = lan::choose(settings, &wan, netlink)?;
+        let mut choices = Self { wan, lan };
+        if !choices.have_rings() {
+            return Ok((choices, None));
+        }
+        let error = match Steer::load() {
+            Ok(steer) => return Ok((choices, Some(steer))),
+            Err(error) => error,
+        };
+        let by_name = settings.wan.backend == WanBackend::Xdp || settings.lan.backend == LanBackend::Xdp;
+        if by_name {
+            return Err(error.into());
+        }
+        if !choices.wan.interfaces.is_empty() {
+            choices.wan = Choice::socket(error.to_string());
+        }
+        if !choices.lan.ports.is_empty() {
+            choices.lan = LanChoice::tun(error.to_string());
+        }
+        Ok((choices, None))
     }
-    match Steer::load() {
-        Ok(steer) => Ok((choice, Some(steer))),
-        Err(error) if settings.wan.backend == WanBackend::Auto => Ok((Choice::socket(error.to_string()), None)),
-        Err(error) => Err(error.into()),
+
+    /// Whether a side has rings.
+    pub(super) fn have_rings(&self) -> bool {
+        !self.wan.interfaces.is_empty() || !self.lan.ports.is_empty()
+    }
+
+    /// The rings of both sides, sized to share one budget.
+    fn rings(&self, settings: &Settings, frame_size: u32) -> (Vec<XskConfig>, Vec<XskConfig>) {
+        let (mut wan, mut lan) = (self.wan.rings(&settings.wan), self.lan.rings(settings));
+        let entries = sizes::ring_entries(settings.wan.ring, wan.len() + lan.len(), frame_size);
+        for ring in wan.iter_mut().chain(&mut lan) {
+            (ring.rx_ring, ring.tx_ring, ring.fill_ring) = (entries, entries, entries);
+        }
+        (wan, lan)
+    }
+
+    /// The name of an interface with rings.
+    fn name_of(&self, if_index: u32) -> String {
+        let mut interfaces = self.wan.interfaces.iter().chain(self.lan.ports.iter().map(|port| &port.ringed));
+        interfaces.find(|interface| interface.index == if_index).map(|found| found.name.clone()).unwrap_or_default()
     }
 }
 
@@ -105,14 +150,15 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    fn new(settings: &Settings, queues: usize, inherits_tun: bool) -> Self {
+    /// `wan_queues` and `lan_queues` are those with rings.
+    fn new(settings: &Settings, wan_queues: usize, lan_queues: usize, inherits_tun: bool) -> Self {
         let cpus = cpus();
         let count = settings.lanes.unwrap_or_else(|| cpus.len().min(LANES_MAX)).max(1);
-        let busy = match (inherits_tun, queues) {
+        let busy = match (inherits_tun, wan_queues) {
             // A descriptor handed over is one queue of the tunnel interface, and every lane with I/O needs one.
             (true, _) => 1,
             (false, 0) => count,
-            (false, queues) => count.min(queues),
+            (false, queues) => count.min(queues.max(lan_queues)),
         };
         // A pinned lane cannot leave its core to what else has to run there: the card's interrupts, another gateway, the
         // programs whose packets these are. Where every core has a lane, that would leave other cores idle meanwhile.
@@ -138,13 +184,14 @@ impl Opened {
     pub(super) fn open(
         settings: &Settings,
         options: &mut RunOptions,
-        choice: &Choice,
+        choices: &Choices,
         fwmark: Option<u32>,
         netlink: &mut Netlink,
     ) -> anyhow::Result<Self> {
         let name = settings.interface.as_str();
         let made_here = options.tun_fd.is_none();
-        let crew = Crew::new(settings, choice.rings(&settings.wan).len(), !made_here);
+        let (wan_rings, lan_rings) = choices.rings(settings, SMALL_FRAME);
+        let crew = Crew::new(settings, wan_rings.len(), lan_rings.len(), !made_here);
         let sockets = Sockets::open(settings.listen_port, crew.busy, fwmark)?;
         let lane_sockets =
             sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
@@ -171,10 +218,14 @@ fn open_tun(settings: &Settings, options: &mut RunOptions, queues: usize) -> any
     })
 }
 
-pub(super) fn lan_status(tun: &Tun, queues: usize) -> LanStatus {
+pub(super) fn lan_status(choice: &LanChoice, tun: &Tun, queues: usize) -> LanStatus {
     LanStatus {
-        backend: "tun".to_owned(),
-        reason: "a TUN interface serves this host and what it forwards".to_owned(),
+        backend: choice.backend().to_owned(),
+        reason: choice.reason.clone(),
+        interfaces: Vec::new(),
+        rings_lost: 0,
+        routes: 0,
+        next_hops: 0,
         tso: tun.tso,
         uso: tun.uso,
         queues: tun.queues.len().min(queues),
@@ -182,14 +233,14 @@ pub(super) fn lan_status(tun: &Tun, queues: usize) -> LanStatus {
 }
 
 /// What does not change while the gateway runs.
-pub(super) fn facts(choice: &Choice, lan: LanStatus, crypto: CryptoStatus, lanes: &mut Lanes) -> Facts {
+pub(super) fn facts(choices: &Choices, lan: LanStatus, crypto: CryptoStatus, lanes: &mut Lanes) -> Facts {
     let wan = WanStatus {
-        backend: choice.backend().to_owned(),
-        reason: choice.reason.clone(),
+        backend: choices.wan.backend().to_owned(),
+        reason: choices.wan.reason.clone(),
         interfaces: Vec::new(),
         rings_lost: 0,
     };
-    let rings = rings_of(lanes, choice);
+    let rings = rings_of(lanes, choices);
     let handles = lanes.handles().iter();
     let lanes = handles.map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect();
     Facts { started: Instant::now(), wan, lan, crypto, lanes, rings }
@@ -200,16 +251,14 @@ pub(super) fn lane_configs(
     settings: &Settings,
     crew: &Crew,
     mtu: u32,
-    mut rings: Vec<XskConfig>,
+    choices: &Choices,
     sockets: Vec<std::net::UdpSocket>,
     queues: Vec<TunQueue>,
     offloads: Offloads,
 ) -> Vec<LaneConfig> {
-    let frame_size = if mtu > SMALL_MTU_MAX { 4096 } else { 2048 };
-    let entries = sizes::ring_entries(settings.wan.ring, rings.len(), frame_size);
-    for ring in &mut rings {
-        (ring.rx_ring, ring.tx_ring, ring.fill_ring) = (entries, entries, entries);
-    }
+    let frame_size = if mtu > SMALL_MTU_MAX { 4096 } else { SMALL_FRAME };
+    let (wan_rings, lan_rings) = choices.rings(settings, frame_size);
+    let entries = sizes::ring_entries(settings.wan.ring, wan_rings.len() + lan_rings.len(), frame_size);
     let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
     let mut configs: Vec<_> = (0..crew.count)
         .map(|lane| LaneConfig {
@@ -226,32 +275,46 @@ pub(super) fn lane_configs(
             stages: settings.stages,
         })
         .collect();
-    for (place, ring) in rings.into_iter().enumerate() {
+    for (place, ring) in wan_rings.into_iter().enumerate() {
         configs[place % crew.busy].wan_rings.push(ring);
     }
+    for (place, ring) in lan_rings.into_iter().enumerate() {
+        configs[place % crew.busy].lan_rings.push(ring);
+    }
     for config in &mut configs {
-        config.frames = sizes::frames(settings.frames_per_lane, config.wan_rings.len(), entries);
+        let rings = config.wan_rings.len() + config.lan_rings.len();
+        config.frames = sizes::frames(settings.frames_per_lane, rings, entries);
     }
     configs
 }
 
-/// The wan interfaces with rings, and the memory of the lanes that serve them.
-pub(super) fn rings(settings: &Settings, choice: &Choice, lanes: &Lanes, busy: usize) -> Rings {
+/// The interfaces with rings, and the memory of the lanes that serve them.
+pub(super) fn places(settings: &Settings, choices: &Choices, lanes: &Lanes, busy: usize) -> Rings {
     let memories: Vec<_> = lanes.handles().iter().take(busy).map(|handle| handle.memory.clone()).collect();
     // Rings that are bound again are as large as those that the memory was cut for.
-    let frame_size = memories.first().map_or(2048, Memory::frame_size);
-    let ring = sizes::ring_entries(settings.wan.ring, choice.rings(&settings.wan).len(), frame_size);
-    Rings::new(Wan { ring, ..settings.wan.clone() }, choice, memories)
+    let frame_size = memories.first().map_or(SMALL_FRAME, Memory::frame_size);
+    let (wan_rings, lan_rings) = choices.rings(settings, frame_size);
+    let ring = sizes::ring_entries(settings.wan.ring, wan_rings.len() + lan_rings.len(), frame_size);
+    let wan = rings::Options {
+        rings: Wan { ring, ..settings.wan.clone() },
+        optional: settings.wan.backend == WanBackend::Auto,
+        reason: choices.wan.reason.clone(),
+    };
+    let lan = rings::Options {
+        rings: Wan { ring, ..lan::ring_options(settings) },
+        optional: settings.lan.backend == LanBackend::Auto,
+        reason: choices.lan.reason.clone(),
+    };
+    Rings::new(wan, &choices.wan, lan, &choices.lan, memories)
 }
 
-/// Every wan queue with rings, by a second descriptor of its socket.
-fn rings_of(lanes: &mut Lanes, choice: &Choice) -> Vec<Ring> {
-    let name = |if_index| choice.interfaces.iter().find(|interface| interface.index == if_index);
+/// Every queue with rings, by a second descriptor of its socket.
+fn rings_of(lanes: &mut Lanes, choices: &Choices) -> Vec<Ring> {
     lanes
         .take_rings()
         .into_iter()
         .map(|RingBound { if_index, queue, fd, bound }| Ring {
-            interface: name(if_index).map(|interface| interface.name.clone()).unwrap_or_default(),
+            interface: choices.name_of(if_index),
             if_index,
             queue,
             zero_copy: bound.zero_copy,

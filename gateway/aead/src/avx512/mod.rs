@@ -7,7 +7,7 @@
 //! 1. The first two ChaCha20 blocks of every packet ([`chacha20`]): its one-time key and its first 64 bytes.
 //! 2. Sealing: the rest of the key stream, then the tags ([`poly1305`]). Opening: the tags first, and key
 //!    stream only for packets whose tag is right.
-//! 3. What was secret on the stack is wiped; what the compiler spilled there, by the caller ([`crate::wipe`]).
+//! 3. What was secret on the stack is wiped.
 
 mod chacha20;
 mod poly1305;

@@ -11,7 +11,35 @@ use netlink_packet_route::neighbour::{
 
 use super::{Netlink, family};
 
+/// A neighbour that is resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The interface.
+    pub if_index: u32,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The kernel has not heard of it for some time, and asks only once it is used.
+    pub stale: bool,
+}
+
 impl Netlink {
+    /// All resolved neighbours of all interfaces.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn neighbours(&mut self) -> io::Result<Vec<Neighbour>> {
+        let answer = self.dump(&RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default()))?;
+        Ok(answer
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewNeighbour(neighbour) => read_whole(neighbour),
+                _ => None,
+            })
+            .collect())
+    }
+
     /// The neighbour's Ethernet address, when it is resolved.
     ///
     /// # Errors
@@ -47,6 +75,21 @@ fn message(if_index: u32, address: IpAddr) -> NeighbourMessage {
         IpAddr::V6(address) => NeighbourAddress::Inet6(address),
     }));
     message
+}
+
+/// Multicast and broadcast addresses, which the kernel lists as neighbours too, are none.
+fn read_whole(message: &NeighbourMessage) -> Option<Neighbour> {
+    if message.header.flags.contains(NeighbourFlags::Proxy) || message.header.state == NeighbourState::Noarp {
+        return None;
+    }
+    let mac = read(message).filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6])?;
+    let address = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => Some(IpAddr::V4(*address)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    })?;
+    let stale = message.header.state == NeighbourState::Stale;
+    Some(Neighbour { if_index: message.header.ifindex, address, mac, stale })
 }
 
 fn read(message: &NeighbourMessage) -> Option<[u8; 6]> {

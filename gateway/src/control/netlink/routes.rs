@@ -1,15 +1,16 @@
 //! Routes: the kernel's choice for a destination, and the routes of our own tunnel.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
-    RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType, RouteVia,
 };
+
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Netlink, family};
 
@@ -41,7 +42,51 @@ pub struct Route {
     pub mtu: Option<u32>,
 }
 
+/// A route of some table, as far as others than the kernel can follow it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableRoute {
+    /// The destinations.
+    pub net: IpNet,
+    /// Its table.
+    pub table: u32,
+    /// Of routes with the same destinations the lowest metric counts.
+    pub metric: u32,
+    /// Where it leads.
+    pub via: Via,
+}
+
+/// Where a route leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// Out of an interface.
+    Link {
+        /// The interface.
+        if_index: u32,
+        /// By this next hop; `None`: the destination itself is the neighbour.
+        gateway: Option<IpAddr>,
+        /// The route's own MTU.
+        mtu: Option<u32>,
+    },
+    /// Somewhere that the kernel alone can follow: several next hops, an encapsulation, a refusal, only from some sources.
+    Kernel,
+}
+
 impl Netlink {
+    /// All routes of all tables but those to addresses of ours.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn routes(&mut self) -> io::Result<Vec<TableRoute>> {
+        let answer = self.dump(&RouteNetlinkMessage::GetRoute(RouteMessage::default()))?;
+        Ok(answer
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewRoute(route) => read_of_table(route),
+                _ => None,
+            })
+            .collect())
+    }
+
     /// Which way a packet would go.
     ///
     /// # Errors
@@ -157,16 +202,50 @@ fn read(message: &RouteMessage) -> Option<Route> {
             RouteAttribute::Via(RouteVia::Inet6(gateway)) => route.gateway = Some(IpAddr::V6(*gateway)),
             RouteAttribute::Via(RouteVia::Inet(gateway)) => route.gateway = Some(IpAddr::V4(*gateway)),
             RouteAttribute::PrefSource(source) => route.source = address_of(source),
-            RouteAttribute::Metrics(metrics) => {
-                route.mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-                    _ => None,
-                });
-            }
+            RouteAttribute::Metrics(metrics) => route.mtu = mtu_of(metrics),
             _ => {}
         }
     }
     (route.if_index != 0).then_some(route)
+}
+
+fn read_of_table(message: &RouteMessage) -> Option<TableRoute> {
+    let header = &message.header;
+    if header.kind == RouteType::Local || header.flags.intersects(RouteFlags::Dead | RouteFlags::Cloned) {
+        return None;
+    }
+    let mut destination = match header.address_family {
+        AddressFamily::Inet => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return None,
+    };
+    let mut plain = header.kind == RouteType::Unicast && header.tos == 0 && header.source_prefix_length == 0;
+    let (mut table, mut metric) = (u32::from(header.table), 0);
+    let (mut if_index, mut gateway, mut mtu) = (0, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = address_of(address)?,
+            RouteAttribute::Table(id) => table = *id,
+            RouteAttribute::Priority(priority) => metric = *priority,
+            RouteAttribute::Oif(index) => if_index = *index,
+            RouteAttribute::Gateway(address) => gateway = address_of(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
+            RouteAttribute::Via(RouteVia::Inet(address)) => gateway = Some(IpAddr::V4(*address)),
+            RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
+            RouteAttribute::MultiPath(_) | RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => plain = false,
+            _ => {}
+        }
+    }
+    let net = IpNet::new(destination, header.destination_prefix_length).ok()?;
+    let via = if plain && if_index != 0 { Via::Link { if_index, gateway, mtu } } else { Via::Kernel };
+    Some(TableRoute { net, table, metric, via })
+}
+
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+        _ => None,
+    })
 }
 
 fn address_of(address: &RouteAddress) -> Option<IpAddr> {

@@ -6,6 +6,7 @@
 
 mod command;
 mod gateway;
+mod homes;
 mod link;
 mod namespace;
 mod process;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use command::{Output, run, try_run};
 pub(crate) use gateway::{Gateway, Keys, Outside, Peer, Program, Wan, available, connected, landbridge};
+pub(crate) use homes::{Homes, counted, host_v4, host_v6};
 pub(crate) use link::Veth;
 pub(crate) use namespace::Namespace;
 pub(crate) use process::Process;
