@@ -329,15 +329,17 @@ fn across(
     for &(len, ecn) in messages {
         let mut frame = pool.take_for(len).unwrap();
         frame.append(len).unwrap().fill(4);
-        near.push(&frame, Outgoing { path, listen_port: PORT, ecn }, stats);
+        near.push(pool, frame, Outgoing { path, listen_port: PORT, ecn }, stats);
     }
-    near.flush(stats);
+    near.flush(pool, stats);
     thread::sleep(Duration::from_millis(50));
     let mut datagrams = Datagrams::default();
     far.receive(far_pool, &mut datagrams, stats).unwrap();
     let reached = Some(path.remote.ip());
-    assert!(datagrams.origins.iter().all(|origin| origin.local == reached), "the address of ours that was used");
-    datagrams.frames.iter().map(Frame::len).zip(datagrams.ecns.iter().copied()).collect()
+    let arrivals = || datagrams.arrivals.iter();
+    assert!(arrivals().all(|arrivals| arrivals.origin.local == reached), "the address of ours that was used");
+    let ecns = arrivals().flat_map(|arrivals| std::iter::repeat_n(arrivals.ecn, arrivals.packets));
+    datagrams.frames.iter().map(Frame::len).zip(ecns).collect()
 }
 
 #[test]

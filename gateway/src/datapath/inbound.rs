@@ -24,7 +24,7 @@ use super::jobs::{Direction, Job, Note, Place, Run};
 use super::lan_table::LanTable;
 use super::lane::{BURSTS_PER_TURN, Lane};
 use super::report::{ControlDatagram, Report};
-use super::side::{Lan, Origin, Wan};
+use super::side::{Arrivals, Datagrams, Lan, Origin, Wan};
 use super::stages::Stage;
 use super::tables::Tables;
 use super::transport::TransportHeader;
@@ -49,29 +49,32 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     /// Steps 1 to 3 for as many bursts as one turn takes.
     pub(super) fn receive_wan(&mut self, tables: &Tables, now: Instant) -> bool {
         let mut busy = false;
+        let Some(mut datagrams) = self.datagrams.take() else { return false };
         for _ in 0..BURSTS_PER_TURN {
             let Some(job) = self.desk.job() else { break };
-            let received = self.wan.receive(&mut self.pool, &mut self.datagrams, &self.stats);
+            let received = self.wan.receive(&mut self.pool, &mut datagrams, &self.stats);
             self.note_socket(received, now);
-            self.stages.end(Stage::WanReceive, self.datagrams.frames.len());
-            if self.datagrams.frames.is_empty() {
+            self.stages.end(Stage::WanReceive, datagrams.frames.len());
+            if datagrams.frames.is_empty() {
                 self.desk.put(job);
                 break;
             }
             busy = true;
-            let (full, packets) = (self.datagrams.is_full(), self.datagrams.frames.len());
-            self.stage_inbound(job, tables, now);
+            let (full, packets) = (datagrams.is_full(), datagrams.frames.len());
+            self.stage_inbound(job, &mut datagrams, tables, now);
             self.stages.end(Stage::Admit, packets);
             if !full {
                 break;
             }
         }
+        self.datagrams = Some(datagrams);
         busy
     }
 
     /// A datagram that came by the control task's socket; it is the first of what is received next.
     pub(super) fn take_forwarded(&mut self, origin: Origin, bytes: &[u8]) {
-        if self.datagrams.is_full() {
+        let Some(datagrams) = self.datagrams.as_mut() else { return };
+        if datagrams.is_full() {
             // Helpers are slow to bring jobs back, so that those before it wait still.
             self.stats.drop_packets(DropReason::ControlQueueFull, 1);
             return;
@@ -86,23 +89,32 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
         self.stats.wan_socket_rx_packets.add(1);
         self.stats.wan_socket_rx_bytes.add(bytes.len() as u64);
-        self.datagrams.push(frame, origin, 0);
+        datagrams.push(frame, origin, 0);
     }
 
-    fn stage_inbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+    fn stage_inbound(&mut self, mut job: Box<Job>, datagrams: &mut Datagrams, tables: &Tables, now: Instant) {
         job.direction = Direction::Inbound;
         let mut locked: Locked<'_> = None;
-        let mut datagrams = std::mem::take(&mut self.datagrams);
-        let origins = datagrams.origins.drain(..).zip(datagrams.ecns.drain(..));
-        for (frame, (origin, ecn)) in datagrams.frames.drain(..).zip(origins) {
-            match admit(frame.data(), tables, now, &mut locked) {
-                Ok((session, counter)) => {
-                    add_to_run(&mut job, session, origin);
-                    job.notes.push(Note { counter, inner_len: 0, authentic: false, ecn });
-                    job.frames.push(frame);
+        let mut frames = datagrams.frames.drain(..);
+        for Arrivals { origin, ecn, packets } in datagrams.arrivals.drain(..) {
+            // The session of the run that these are added to; another origin begins another run.
+            let mut open: Option<&Arc<Session>> = None;
+            for frame in frames.by_ref().take(packets) {
+                match admit(frame.data(), tables, now, &mut locked) {
+                    Ok((session, counter)) => {
+                        if !open.is_some_and(|open| Arc::ptr_eq(open, session)) {
+                            begin_run(&mut job, session, origin);
+                            open = Some(session);
+                        }
+                        if let Some(run) = job.runs.last_mut() {
+                            run.packets += 1;
+                        }
+                        job.notes.push(Note { counter, inner_len: 0, authentic: false, ecn });
+                        job.frames.push(frame);
+                    }
+                    Err(DropReason::UnknownType) => self.pass_up(frame, origin, now),
+                    Err(reason) => self.drop_frame(frame, reason),
                 }
-                Err(DropReason::UnknownType) => self.pass_up(frame, origin, now),
-                Err(reason) => self.drop_frame(frame, reason),
             }
         }
         drop(locked);
@@ -281,14 +293,12 @@ fn admit<'a>(
     }
 }
 
-#[inline]
-fn add_to_run(job: &mut Job, session: &Arc<Session>, origin: Origin) {
-    let same = |run: &&mut Run| {
-        Arc::ptr_eq(&run.session, session) && matches!(&run.place, Place::From(last) if *last == origin)
-    };
-    match job.runs.last_mut().filter(same) {
-        Some(run) => run.packets += 1,
-        None => job.runs.push(Run { session: Arc::clone(session), place: Place::From(origin), packets: 1 }),
+/// Makes the job's last run one of this session and place.
+fn begin_run(job: &mut Job, session: &Arc<Session>, origin: Origin) {
+    let same =
+        |run: &Run| Arc::ptr_eq(&run.session, session) && matches!(&run.place, Place::From(last) if *last == origin);
+    if !job.runs.last().is_some_and(same) {
+        job.runs.push(Run { session: Arc::clone(session), place: Place::From(origin), packets: 0 });
     }
 }
 

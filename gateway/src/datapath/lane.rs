@@ -60,7 +60,8 @@ pub struct Lane<W, L> {
     pub(super) stats: Arc<LaneStats>,
     pub(super) stages: StageClock,
     pub(super) pending: Pending<Frame>,
-    pub(super) datagrams: Datagrams,
+    /// Lent to whoever fills and empties it, so that it is never moved as a whole.
+    pub(super) datagrams: Option<Box<Datagrams>>,
     pub(super) packets: Burst,
     pub(super) out: Burst,
     /// Confirmations that found the queue to the control task full.
@@ -106,7 +107,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             stages: StageClock::new(Arc::clone(&stats)),
             stats,
             pending,
-            datagrams: Datagrams::default(),
+            datagrams: Some(Box::default()),
             packets: Burst::new(),
             out: Burst::new(),
             owed: Vec::new(),

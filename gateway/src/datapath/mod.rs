@@ -16,6 +16,7 @@ pub mod lan;
 pub mod lan_table;
 pub mod lan_tun;
 pub mod lan_xdp;
+mod landing;
 pub mod lane;
 pub mod lanes;
 pub mod memory;

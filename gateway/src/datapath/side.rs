@@ -27,29 +27,71 @@ pub struct Origin {
     pub local: Option<IpAddr>,
 }
 
-/// Datagrams received: each frame's data is a UDP payload, the origin beside it in the same place.
+/// Consecutive datagrams that came from one place in one way.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrivals {
+    /// From where.
+    pub origin: Origin,
+    /// ECN of their outer packets.
+    pub ecn: u8,
+    /// How many.
+    pub packets: usize,
+}
+
+/// Datagrams received: each frame's data is a UDP payload; beside them, in the same order, where they came from.
 #[derive(Debug, Default)]
 pub struct Datagrams {
     /// The payloads.
     pub frames: Burst,
-    /// Where each came from.
-    pub origins: ArrayVec<Origin, BURST>,
-    /// ECN of each one's outer packet.
-    pub ecns: ArrayVec<u8, BURST>,
+    /// Where they came from.
+    pub arrivals: ArrayVec<Arrivals, BURST>,
 }
 
 impl Datagrams {
     /// Whether another one fits.
     #[must_use]
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.frames.is_full()
     }
 
     /// Adds one; there must be room.
+    #[inline]
     pub fn push(&mut self, frame: Frame, origin: Origin, ecn: u8) {
+        match self.arrivals.last_mut() {
+            Some(last) if last.origin == origin && last.ecn == ecn => last.packets += 1,
+            _ => {
+                self.begin(origin, ecn);
+                self.push_more(frame);
+                return;
+            }
+        }
         self.frames.push(frame);
-        self.origins.push(origin);
-        self.ecns.push(ecn);
+    }
+
+    /// Says where those come from that [`Datagrams::push_more`] adds; there must be room for one.
+    pub fn begin(&mut self, origin: Origin, ecn: u8) {
+        let arrivals = Arrivals { origin, ecn, packets: 0 };
+        match self.arrivals.last_mut() {
+            // Every other entry has a packet, so that there are never more entries than packets fit.
+            Some(last) if last.packets == 0 => *last = arrivals,
+            _ => self.arrivals.push(arrivals),
+        }
+    }
+
+    /// Adds one that came as [`Datagrams::begin`] said; there must be room.
+    #[inline]
+    pub fn push_more(&mut self, frame: Frame) {
+        if let Some(last) = self.arrivals.last_mut() {
+            last.packets += 1;
+            self.frames.push(frame);
+        }
+    }
+
+    /// Forgets them, when the frames were taken.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+        self.arrivals.clear();
     }
 }
 

@@ -64,7 +64,7 @@ impl Wan for WanSide {
             let left = match place {
                 Some(place) if frame.len() <= payload_max => {
                     if let Some(socket) = socket.as_mut().filter(|socket| socket.holds(remote)) {
-                        socket.flush(stats);
+                        socket.flush(pool, stats);
                     }
                     rings[place].push(pool, frame, to, stats)
                 }
@@ -76,16 +76,18 @@ impl Wan for WanSide {
                 let _ = ring.flush(pool, stats);
             }
             match socket {
-                Some(socket) => socket.push(&frame, to, stats),
-                None => stats.drop_packets(DropReason::WanError, 1),
+                Some(socket) => socket.push(pool, frame, to, stats),
+                None => {
+                    stats.drop_packets(DropReason::WanError, 1);
+                    pool.put(frame);
+                }
             }
-            pool.put(frame);
         }
     }
 
     fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
         if let Some(socket) = &mut self.socket {
-            socket.flush(stats);
+            socket.flush(pool, stats);
         }
         self.rings.iter_mut().map(|ring| ring.flush(pool, stats)).fold(Ok(()), Result::and)
     }
@@ -128,6 +130,8 @@ impl Wan for WanSide {
         for ring in self.rings.drain(..) {
             ring.close(pool);
         }
-        self.socket = None;
+        if let Some(socket) = self.socket.take() {
+            socket.close(pool);
+        }
     }
 }

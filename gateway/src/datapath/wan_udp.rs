@@ -1,67 +1,64 @@
 //! The kernel's UDP socket as a wan side, with segmentation offload in both directions.
 //!
-//! Enters: datagrams that the kernel joined (UDP_GRO), cut into frames; frames to send. Leaves: sends of as
-//! many equal datagrams for one place as the kernel takes at once (UDP_SEGMENT). Never does: wait for the
-//! socket, or keep a frame beyond the call.
+//! Enters: datagrams that the kernel joined (UDP_GRO), one frame each ([`super::landing`]); frames to send. Leaves: sends of
+//! as many equal datagrams for one place as the kernel takes at once (UDP_SEGMENT), out of the frames they lie in. Never
+//! does: wait for the socket, copy what it sends, or keep a frame beyond the flush.
 //!
 //! Datagrams may be fragmented on their way, as the kernel's WireGuard allows it: a tunnel whose MTU is set above
 //! what the path carries still works.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
-use landbridge_xsk::{Frame, Pool};
-use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use landbridge_xsk::datagram::{self, Departure};
+use landbridge_xsk::{BURST, Burst, Frame, Pool, udp};
+use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use super::side::{Datagrams, Origin, Outgoing};
+use super::landing::Landing;
+use super::side::{Datagrams, Outgoing};
 use super::stats::LaneStats;
 
-/// Messages received by one system call, each up to 64 KiB.
-const BATCH: usize = 8;
-/// Bytes of one message at most.
-const MESSAGE_MAX: usize = 1 << 16;
 /// Bytes of payload in one send, of either family.
 const SEND_MAX: usize = 65_535 - 40 - 8;
 /// Bytes that the socket may queue in either direction.
 const SOCKET_BUFFER: usize = 4 << 20;
-/// After so many sends, segments of a size that the kernel refused are tried again: the path may be another one.
-const REFUSAL_LASTS: u32 = 100_000;
+/// After so many sends to a place, segments of a size that the kernel refused are tried again: the path may be another one.
+const REFUSAL_LASTS: u32 = 10_000;
+/// Places that are told apart among those with refusals.
+const REFUSALS: usize = 16;
 
-/// The socket and its buffers.
+/// The socket and what it is about to send.
 #[derive(Debug)]
 pub struct WanUdp {
     socket: UdpSocket,
-    state: UdpSocketState,
     is_v6: bool,
-    received: Received,
+    segments_max: usize,
+    landing: Landing,
     staged: Staged,
-    /// Larger segments are not joined into one send, for so many sends.
-    refused: Option<(usize, u32)>,
-}
-
-/// Messages received, and how far they were cut into frames.
-#[derive(Debug)]
-struct Received {
-    bytes: Vec<u8>,
-    meta: [RecvMeta; BATCH],
-    waiting: VecDeque<usize>,
-    offset: usize,
+    refusals: ArrayVec<Refusal, REFUSALS>,
 }
 
 /// Equal datagrams for one place.
 #[derive(Debug)]
 struct Staged {
-    bytes: Vec<u8>,
+    frames: Burst,
+    bytes: usize,
     segment: usize,
-    segments: usize,
     remote: SocketAddr,
     local: Option<IpAddr>,
     ecn: u8,
+}
+
+/// Segments of this size and larger are not joined into one send to this place, for so many sends.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    remote: SocketAddr,
+    segment: usize,
+    left: u32,
 }
 
 impl WanUdp {
@@ -71,17 +68,11 @@ impl WanUdp {
     /// What the kernel said to its options.
     pub fn new(socket: UdpSocket) -> io::Result<Self> {
         let is_v6 = socket.local_addr()?.is_ipv6();
-        let state = prepare(&socket, is_v6)?;
-        let received = Received {
-            bytes: vec![0; BATCH * MESSAGE_MAX],
-            meta: [RecvMeta::default(); BATCH],
-            waiting: VecDeque::with_capacity(BATCH),
-            offset: 0,
-        };
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let bytes = Vec::with_capacity(MESSAGE_MAX);
-        let staged = Staged { bytes, segment: 0, segments: 0, remote: nowhere, local: None, ecn: 0 };
-        Ok(Self { socket, state, is_v6, received, staged, refused: None })
+        prepare(&socket, is_v6)?;
+        let segments_max = udp::segments_max(socket.as_fd()).min(BURST);
+        let remote = SocketAddr::from(([0, 0, 0, 0], 0));
+        let staged = Staged { frames: Burst::new(), bytes: 0, segment: 0, remote, local: None, ecn: 0 };
+        Ok(Self { socket, is_v6, segments_max, landing: Landing::new(), staged, refusals: ArrayVec::new() })
     }
 
     /// See [`super::side::Wan::receive`].
@@ -89,133 +80,125 @@ impl WanUdp {
     /// # Errors
     /// What recvmmsg said.
     pub fn receive(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) -> io::Result<()> {
-        let mut drained = false;
-        while !into.is_full() {
-            if self.received.cut(pool, into, stats) {
-                continue;
+        let mut more = true;
+        loop {
+            self.landing.cut(pool, into, stats);
+            if into.is_full() || !more {
+                return Ok(());
             }
-            if drained {
-                break;
-            }
-            drained = self.read()? < BATCH;
-        }
-        Ok(())
-    }
-
-    fn read(&mut self) -> io::Result<usize> {
-        let Received { bytes, meta, waiting, offset } = &mut self.received;
-        let mut slices: ArrayVec<IoSliceMut<'_>, BATCH> =
-            bytes.chunks_exact_mut(MESSAGE_MAX).map(IoSliceMut::new).collect();
-        match self.state.recv(UdpSockRef::from(&self.socket), &mut slices, meta) {
-            Ok(messages) => {
-                waiting.extend(0..messages);
-                *offset = 0;
-                Ok(messages)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-            Err(error) => Err(error),
+            more = self.landing.read(self.socket.as_fd(), pool)?;
         }
     }
 
     /// Stages one datagram; what cannot join those staged before makes them leave first.
-    pub fn push(&mut self, frame: &Frame, to: Outgoing<'_>, stats: &LaneStats) {
+    pub fn push(&mut self, pool: &mut Pool, frame: Frame, to: Outgoing<'_>, stats: &LaneStats) {
         let remote = self.dressed(to.path.remote);
         let len = frame.len();
-        if self.staged.segments > 0 && !self.joins(len, remote, to) {
-            self.flush(stats);
+        if !self.staged.frames.is_empty() && !self.joins(len, remote, to) {
+            self.flush(pool, stats);
         }
         let staged = &mut self.staged;
-        if staged.segments == 0 {
+        if staged.frames.is_empty() {
             (staged.segment, staged.remote, staged.local, staged.ecn) = (len, remote, to.path.local, to.ecn);
         }
-        staged.bytes.extend_from_slice(frame.data());
-        staged.segments += 1;
+        staged.bytes += len;
+        staged.frames.push(frame);
     }
 
+    #[inline]
     fn joins(&self, len: usize, remote: SocketAddr, to: Outgoing<'_>) -> bool {
         let staged = &self.staged;
         // Only the last datagram of a send may be shorter than the others.
-        let closed = staged.bytes.len() < staged.segment * staged.segments;
+        let closed = staged.bytes < staged.segment * staged.frames.len();
         !closed
             && len <= staged.segment
-            && staged.segments < self.state.max_gso_segments()
-            && staged.bytes.len() + len <= SEND_MAX
-            && self.refused.is_none_or(|(limit, _)| staged.segment < limit)
+            && staged.frames.len() < self.segments_max
+            && staged.bytes + len <= SEND_MAX
             && staged.remote == remote
             && staged.local == to.path.local
             && staged.ecn == to.ecn
+            && !self.refusals.iter().any(|refusal| refusal.remote == remote && staged.segment >= refusal.segment)
     }
 
     /// Sends what is staged.
-    pub fn flush(&mut self, stats: &LaneStats) {
-        if self.staged.segments == 0 {
+    pub fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) {
+        if self.staged.frames.is_empty() {
             return;
         }
-        if let Some((_, left)) = &mut self.refused {
-            *left -= 1;
-            if *left == 0 {
-                self.refused = None;
-            }
+        if !self.refusals.is_empty() {
+            self.forget_refusals();
         }
-        let segments = self.staged.segments as u64;
-        let bytes = self.staged.bytes.len() as u64;
-        let segment_size = (segments > 1).then_some(self.staged.segment);
-        let result = self.send(&self.staged.bytes, segment_size, self.staged.local);
-        match result.map_err(|error| (error.kind(), error)) {
+        let segments = self.staged.frames.len();
+        match self.send(0..segments, self.staged.local) {
             Ok(()) => {
-                stats.wan_socket_tx_packets.add(segments);
-                stats.wan_socket_tx_bytes.add(bytes);
+                stats.wan_socket_tx_packets.add(segments as u64);
+                stats.wan_socket_tx_bytes.add(self.staged.bytes as u64);
             }
-            Err((io::ErrorKind::WouldBlock, _)) => stats.drop_packets(DropReason::WanFull, segments),
-            Err((_, error)) if is_refusal(&error) => self.send_singly(stats),
-            Err((_, error)) => {
+            Err(error) if is_full(&error) => stats.drop_packets(DropReason::WanFull, segments as u64),
+            Err(error) if is_refusal(&error) => self.send_singly(stats),
+            Err(error) => {
                 tracing::debug!(%error, "a datagram was not sent");
-                stats.drop_packets(DropReason::WanError, segments);
+                stats.drop_packets(DropReason::WanError, segments as u64);
             }
         }
-        self.staged.bytes.clear();
-        self.staged.segments = 0;
+        for frame in self.staged.frames.drain(..) {
+            pool.put(frame);
+        }
+        self.staged.bytes = 0;
     }
 
-    fn send(&self, contents: &[u8], segment_size: Option<usize>, src_ip: Option<IpAddr>) -> io::Result<()> {
-        let ecn = EcnCodepoint::from_bits(self.staged.ecn);
-        let transmit = Transmit { destination: self.staged.remote, ecn, contents, segment_size, src_ip };
-        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    /// Sends some of what is staged as one message.
+    fn send(&self, which: std::ops::Range<usize>, local: Option<IpAddr>) -> io::Result<()> {
+        let Staged { frames, segment, remote, ecn, .. } = &self.staged;
+        let slices: ArrayVec<IoSlice<'_>, BURST> =
+            frames[which].iter().map(|frame| IoSlice::new(frame.data())).collect();
+        let segment = (slices.len() > 1).then_some(*segment as u16);
+        datagram::send(self.socket.as_fd(), &slices, &Departure { remote: *remote, local, segment, ecn: *ecn })
     }
 
     /// The kernel refused the arguments: the segments exceed the path's MTU, the device cannot segment, or the source
     /// address is no longer ours. Each datagram by itself shows which.
     #[cold]
     fn send_singly(&mut self, stats: &LaneStats) {
-        // The crate takes a refusal for the lack of all segmentation; a fresh state forgets that.
-        if let Ok(state) = prepare(&self.socket, self.is_v6) {
-            self.state = state;
-        }
         let mut sent_with_source = false;
-        for datagram in self.staged.bytes.chunks(self.staged.segment) {
-            let mut result = self.send(datagram, None, self.staged.local);
+        let count = self.staged.frames.len();
+        for place in 0..count {
+            let mut result = self.send(place..place + 1, self.staged.local);
             sent_with_source |= result.is_ok();
             if self.staged.local.is_some() && result.as_ref().is_err_and(is_refusal) {
-                result = self.send(datagram, None, None);
+                result = self.send(place..place + 1, None);
             }
             match result {
                 Ok(()) => {
                     stats.wan_socket_tx_packets.add(1);
-                    stats.wan_socket_tx_bytes.add(datagram.len() as u64);
+                    stats.wan_socket_tx_bytes.add(self.staged.frames[place].len() as u64);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stats.drop_packets(DropReason::WanFull, 1);
-                }
+                Err(error) if is_full(&error) => stats.drop_packets(DropReason::WanFull, 1),
                 Err(_) => stats.drop_packets(DropReason::WanError, 1),
             }
         }
-        if self.staged.segments > 1 && sent_with_source {
-            tracing::debug!(len = self.staged.segment, "the kernel does not segment datagrams of this size");
-            self.refused = Some((self.staged.segment, REFUSAL_LASTS));
+        if count > 1 && sent_with_source {
+            let Staged { segment, remote, .. } = self.staged;
+            tracing::debug!(len = segment, "the kernel does not segment datagrams of this size");
+            self.refusals.retain(|refusal| refusal.remote != remote);
+            if self.refusals.is_full() {
+                self.refusals.remove(0);
+            }
+            self.refusals.push(Refusal { remote, segment, left: REFUSAL_LASTS });
         }
     }
 
+    #[cold]
+    fn forget_refusals(&mut self) {
+        let remote = self.staged.remote;
+        self.refusals.retain(|refusal| {
+            refusal.left -= u32::from(refusal.remote == remote);
+            refusal.left > 0
+        });
+    }
+
     /// The address as the socket's family writes it.
+    #[inline]
     fn dressed(&self, remote: SocketAddr) -> SocketAddr {
         match remote {
             SocketAddr::V4(v4) if self.is_v6 => {
@@ -228,7 +211,7 @@ impl WanUdp {
     /// Whether something for this place waits for the next flush.
     #[inline]
     pub(super) fn holds(&self, remote: SocketAddr) -> bool {
-        self.staged.segments > 0 && self.staged.remote == self.dressed(remote)
+        !self.staged.frames.is_empty() && self.staged.remote == self.dressed(remote)
     }
 
     /// Uses another socket from here on. What was received by the last one is not forgotten.
@@ -237,9 +220,18 @@ impl WanUdp {
     /// What the kernel said to its options; the socket in use stays.
     pub fn replace(&mut self, socket: UdpSocket) -> io::Result<()> {
         let is_v6 = socket.local_addr()?.is_ipv6();
-        self.state = prepare(&socket, is_v6)?;
-        (self.socket, self.is_v6, self.refused) = (socket, is_v6, None);
+        prepare(&socket, is_v6)?;
+        (self.socket, self.is_v6) = (socket, is_v6);
+        self.refusals.clear();
         Ok(())
+    }
+
+    /// Brings every frame home.
+    pub fn close(mut self, pool: &mut Pool) {
+        self.landing.close(pool);
+        for frame in self.staged.frames.drain(..) {
+            pool.put(frame);
+        }
     }
 }
 
@@ -249,53 +241,23 @@ impl AsFd for WanUdp {
     }
 }
 
-impl Received {
-    /// Copies the next datagram into a frame; false when there is none.
-    #[inline]
-    fn cut(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) -> bool {
-        let Some(&message) = self.waiting.front() else { return false };
-        let meta = &self.meta[message];
-        let end = meta.len.min(MESSAGE_MAX);
-        let len = meta.stride.clamp(1, MESSAGE_MAX).min(end - self.offset.min(end));
-        let at = message * MESSAGE_MAX + self.offset;
-        let datagram = &self.bytes[at..at + len];
-        self.offset += len;
-        if self.offset >= end {
-            self.waiting.pop_front();
-            self.offset = 0;
-        }
-        stats.wan_socket_rx_packets.add(1);
-        stats.wan_socket_rx_bytes.add(len as u64);
-        let Some(mut frame) = pool.take_for(len) else {
-            stats.drop_packets(DropReason::NoFrame, 1);
-            return true;
-        };
-        match frame.append(len) {
-            Some(room) => room.copy_from_slice(datagram),
-            None => {
-                pool.put(frame);
-                stats.drop_packets(DropReason::Oversized, 1);
-                return true;
-            }
-        }
-        let remote = SocketAddr::new(meta.addr.ip().to_canonical(), meta.addr.port());
-        let local = meta.dst_ip.map(|ip| ip.to_canonical());
-        into.push(frame, Origin { remote, local }, meta.ecn.map_or(0, |ecn| ecn as u8));
-        true
-    }
+fn is(error: &io::Error, any: &[Errno]) -> bool {
+    any.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// The socket's or the device's queue has no room.
+fn is_full(error: &io::Error) -> bool {
+    is(error, &[Errno::AGAIN, Errno::NOBUFS])
 }
 
 fn is_refusal(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::INVAL, Errno::IO, Errno::MSGSIZE, Errno::OPNOTSUPP]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    is(error, &[Errno::INVAL, Errno::IO, Errno::MSGSIZE, Errno::OPNOTSUPP])
 }
 
-/// Sets the options that receiving and sending rely on. The crate forbids fragments, as QUIC must; a tunnel wants them.
-fn prepare(socket: &UdpSocket, is_v6: bool) -> io::Result<UdpSocketState> {
-    let state = UdpSocketState::new(UdpSockRef::from(socket))?;
-    landbridge_xsk::udp::forget_timestamps(socket.as_fd())?;
+/// Sets the options that receiving and sending rely on.
+fn prepare(socket: &UdpSocket, is_v6: bool) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    udp::tell_details(socket.as_fd(), is_v6)?;
     let _ = sockopt::set_socket_send_buffer_size_force(socket, SOCKET_BUFFER)
         .or_else(|_| sockopt::set_socket_send_buffer_size(socket, SOCKET_BUFFER));
     let _ = sockopt::set_socket_recv_buffer_size_force(socket, SOCKET_BUFFER)
@@ -303,7 +265,7 @@ fn prepare(socket: &UdpSocket, is_v6: bool) -> io::Result<UdpSocketState> {
     sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::DONT)?;
     if is_v6 {
         sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::DONT)?;
-        landbridge_xsk::udp::allow_ipv6_fragments(socket.as_fd())?;
+        udp::allow_ipv6_fragments(socket.as_fd())?;
     }
-    Ok(state)
+    Ok(())
 }

@@ -8,6 +8,7 @@
 
 mod bind;
 mod control;
+pub mod datagram;
 pub mod error;
 pub mod frame;
 mod mapping;

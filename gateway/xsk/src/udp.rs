@@ -1,16 +1,19 @@
 //! Options of UDP sockets that no safe crate sets.
 //!
-//! Enters: a socket. Leaves: the kernel's answer. Never does: keep the descriptor.
+//! Enters: a socket. Leaves: the kernel's answer. Never does: keep the descriptor, send or receive; that is
+//! [`crate::datagram`]'s.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+
+use crate::sys;
 
 /// Takes IPV6_DONTFRAG back: datagrams larger than the path's MTU are fragmented instead of refused.
 ///
 /// # Errors
 /// What setsockopt said.
 pub fn allow_ipv6_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
-    switch_off(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG)
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)
 }
 
 /// Takes SO_TIMESTAMPNS back. A time of arrival costs the whole machine's receiving, and beside it the length of joined
@@ -20,20 +23,35 @@ pub fn allow_ipv6_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// # Errors
 /// What setsockopt said.
 pub fn forget_timestamps(socket: BorrowedFd<'_>) -> io::Result<()> {
-    switch_off(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)
+    set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)
 }
 
-fn switch_off(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
-    let off: libc::c_int = 0;
-    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads exactly the bytes of `off`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            option,
-            (&raw const off).cast(),
-            size_of_val(&off) as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// Asks for what [`crate::datagram::Arrival`] tells: joined datagrams (UDP_GRO, where the kernel has it), the address they
+/// came to and their mark of congestion.
+///
+/// # Errors
+/// What setsockopt said.
+pub fn tell_details(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
+    // Kernels before 5.0 have no UDP_GRO, and lose nothing but speed by it.
+    let _ = set(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
+    if is_v6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)?;
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)?;
+        // For IPv4 in IPv6 clothes; a socket of IPv6 alone has no use for it.
+        let _ = set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
+        return Ok(());
+    }
+    set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)?;
+    set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+}
+
+/// How many datagrams the kernel cuts one message into at most (UDP_SEGMENT).
+#[must_use]
+pub fn segments_max(socket: BorrowedFd<'_>) -> usize {
+    const UDP_MAX_SEGMENTS: usize = 64;
+    if set(socket, libc::SOL_UDP, libc::UDP_SEGMENT, 0).is_ok() { UDP_MAX_SEGMENTS } else { 1 }
+}
+
+fn set(socket: BorrowedFd<'_>, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    sys::set_option(socket, level, option, value)
 }
