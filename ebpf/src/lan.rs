@@ -32,7 +32,7 @@ pub(crate) fn v4(packet: &V4, frame: &Frame, interface: &Interface, config: &Con
     if maps::is_local(&packet.destination_key()) {
         return Err(Verdict::LocalAddress);
     }
-    if maps::route_v4(packet.destination) { Ok(()) } else { Err(Verdict::NoRoute) }
+    if maps::route_v4(*packet.destination) { Ok(()) } else { Err(Verdict::NoRoute) }
 }
 
 /// Whether an IPv6 packet is for a network behind a peer.
@@ -56,7 +56,7 @@ pub(crate) fn v6(packet: &V6, frame: &Frame, interface: &Interface, config: &Con
 /// Whether the frame is for our interface, in its VLAN.
 #[inline(always)]
 fn for_us(frame: &Frame, interface: &Interface) -> Result<(), Verdict> {
-    if frame.destination != interface.mac {
+    if *frame.destination != interface.mac {
         return Err(Verdict::OtherMac);
     }
     if frame.vlan != interface.vlan {
@@ -81,15 +81,15 @@ fn forwardable(hops: u8, len: u32, config: &Config) -> Result<(), Verdict> {
 
 /// This host or network (RFC 1122, section 3.2.1.3), loopback, link-local (RFC 3927), multicast, reserved, broadcast.
 #[inline(always)]
-fn stays_v4(address: [u8; 4]) -> bool {
-    let [a, b, ..] = address;
+fn stays_v4(address: &[u8; 4]) -> bool {
+    let [a, b, ..] = *address;
     a == 0 || a == 127 || a >= 224 || (a == 169 && b == 254)
 }
 
 /// Unspecified, loopback, IPv4 in IPv6 (which no wire carries), link-local, multicast.
 #[inline(always)]
-fn stays_v6(address: [u8; 16]) -> bool {
-    let [a, b, low @ ..] = address;
+fn stays_v6(address: &[u8; 16]) -> bool {
+    let [a, b, low @ ..] = *address;
     let [rest @ .., _, _, _, _] = low;
     let head_is_zero = a == 0 && b == 0 && rest[..8] == [0; 8];
     a == 0xff || (a == 0xfe && b & 0xc0 == 0x80) || (head_is_zero && (rest[8..] == [0; 2] || rest[8..] == [0xff; 2]))

@@ -76,11 +76,18 @@ fn steer(ctx: &XdpContext) -> Verdict {
     if config.enabled == 0 {
         return Verdict::Disabled;
     }
-    let interface = maps::interface(ctx.ingress_ifindex() as u32);
+    // Where there is no lan, what an interface is to us matters only once a packet is taken, which few are.
+    let interface = if config.lans != 0 { interface(ctx) } else { None };
     match select(Cursor::new(ctx.data(), ctx.data_end()), interface, config) {
         Ok(taken) => redirect(ctx, interface, taken),
         Err(verdict) => verdict,
     }
+}
+
+/// What the interface is to us that the packet came in by.
+#[inline(always)]
+fn interface(ctx: &XdpContext) -> Option<&'static Interface> {
+    maps::interface(ctx.ingress_ifindex() as u32)
 }
 
 /// Which role takes the packet, if any.
@@ -114,12 +121,12 @@ fn of_lan(interface: Option<&Interface>, is_local: impl Fn() -> bool) -> Option<
 
 /// To the socket of this interface and queue, where one is bound.
 #[inline(always)]
-fn redirect(ctx: &XdpContext, interface: Option<&Interface>, taken: Verdict) -> Verdict {
+fn redirect(ctx: &XdpContext, known: Option<&'static Interface>, taken: Verdict) -> Verdict {
     let queue = ctx.rx_queue_index();
     if queue >= QUEUES_PER_INTERFACE {
         return Verdict::NoSocket;
     }
-    let Some(interface) = interface else { return Verdict::NoSocket };
+    let Some(interface) = known.or_else(|| interface(ctx)) else { return Verdict::NoSocket };
     if maps::redirect(interface.number * QUEUES_PER_INTERFACE + queue) { taken } else { Verdict::NoSocket }
 }
 

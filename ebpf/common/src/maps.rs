@@ -74,6 +74,8 @@ pub struct Config {
     pub packet_len_max: u16,
     /// Bytes of the longest IP packet that the tunnel carries: what is longer, the kernel answers.
     pub tunnel_mtu: u32,
+    /// 0: no interface is one of a lan.
+    pub lans: u32,
 }
 
 /// What an interface is to us.
@@ -91,10 +93,10 @@ pub struct Interface {
 }
 
 impl Config {
-    /// Listens to `port`.
+    /// Listens to `port`; of a lan nothing is taken yet.
     #[must_use]
-    pub const fn listen(port: u16, packet_len_max: u16, tunnel_mtu: u32) -> Self {
-        Self { enabled: 1, port: port.to_be_bytes(), packet_len_max, tunnel_mtu }
+    pub const fn listen(port: u16, packet_len_max: u16) -> Self {
+        Self { enabled: 1, port: port.to_be_bytes(), packet_len_max, tunnel_mtu: 0, lans: 0 }
     }
 }
 
@@ -146,7 +148,7 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 + 4 bytes at alignment 4), every bit pattern is a value.
+// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 + 4 + 4 bytes at alignment 4), every bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Config {}
 
@@ -183,6 +185,6 @@ mod tests {
     #[test]
     fn an_empty_configuration_is_disabled() {
         assert_eq!(Config::default().enabled, 0);
-        assert_eq!(Config::listen(0x1234, 0, 0).port, [0x12, 0x34]);
+        assert_eq!(Config::listen(0x1234, 0).port, [0x12, 0x34]);
     }
 }

@@ -17,7 +17,7 @@ const VLAN_MASK: u8 = 0x0f;
 /// An Ethernet header.
 pub(crate) struct Frame {
     /// Whom the frame is for.
-    pub(crate) destination: [u8; 6],
+    pub(crate) destination: &'static [u8; 6],
     /// The VLAN that it belongs to: 0 where it has no tag, [`VLAN_NONE`] where it has two or a provider's.
     pub(crate) vlan: u16,
     /// The type of what is inside the tags.
@@ -32,7 +32,8 @@ const VLAN_NONE: u16 = 0x1000;
 /// Reads the header of a frame.
 #[inline(always)]
 pub(crate) fn frame(mut cursor: Cursor) -> Result<Frame, Verdict> {
-    let [a, b, c, d, e, f, .., high, low] = *cursor.take::<14>()?;
+    let destination = cursor.peek::<6>()?;
+    let [.., high, low] = *cursor.take::<14>()?;
     let mut kind = [high, low];
     let mut vlan = 0;
     for position in 0..TAGS_MAX {
@@ -47,5 +48,5 @@ pub(crate) fn frame(mut cursor: Cursor) -> Result<Frame, Verdict> {
     if TAGS.contains(&kind) {
         return Err(Verdict::TooManyTags);
     }
-    Ok(Frame { destination: [a, b, c, d, e, f], vlan, kind, body: cursor })
+    Ok(Frame { destination, vlan, kind, body: cursor })
 }

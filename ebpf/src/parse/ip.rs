@@ -12,8 +12,8 @@ const V6_LEN: u32 = 40;
 
 /// An IPv4 header.
 pub(crate) struct V4 {
-    pub(crate) source: [u8; 4],
-    pub(crate) destination: [u8; 4],
+    pub(crate) source: &'static [u8; 4],
+    pub(crate) destination: &'static [u8; 4],
     /// Bytes of the packet.
     pub(crate) len: u32,
     /// Bytes of the header.
@@ -28,8 +28,8 @@ pub(crate) struct V4 {
 
 /// An IPv6 header.
 pub(crate) struct V6 {
-    pub(crate) source: [u8; 16],
-    pub(crate) destination: [u8; 16],
+    pub(crate) source: &'static [u8; 16],
+    pub(crate) destination: &'static [u8; 16],
     /// Bytes of the packet.
     pub(crate) len: u32,
     pub(crate) hop_limit: u8,
@@ -44,7 +44,6 @@ impl V4 {
     pub(crate) fn parse(mut cursor: Cursor) -> Result<Self, Verdict> {
         let header = cursor.peek::<20>()?;
         let [version_and_length, _, len_high, len_low, _, _, fragment_high, fragment_low, ttl, protocol, ..] = *header;
-        let [.., a, b, c, d, e, f, g, h] = *header;
         let header_len = u32::from(version_and_length & 0x0f) * 4;
         let len = u32::from(u16::from_be_bytes([len_high, len_low]));
         if version_and_length >> 4 != 4 || header_len < V4_LEN_MIN || len < header_len {
@@ -55,15 +54,16 @@ impl V4 {
         }
         cursor.holds(len)?;
         let fragment = fragment_high & 0x3f != 0 || fragment_low != 0;
+        let source = cursor.peek_at::<12, 4>()?;
+        let destination = cursor.peek_at::<16, 4>()?;
         cursor.skip(header_len);
-        let (source, destination) = ([a, b, c, d], [e, f, g, h]);
         Ok(Self { source, destination, len, header_len, ttl, protocol, fragment, body: cursor })
     }
 
     /// The destination, as the map of local addresses has it.
     #[inline(always)]
     pub(crate) fn destination_key(&self) -> AddressKey {
-        AddressKey::v4(self.destination)
+        AddressKey::v4(*self.destination)
     }
 
     /// Whether there are options.
@@ -81,8 +81,8 @@ impl V6 {
         if version >> 4 != 6 {
             return Err(Verdict::Malformed);
         }
-        let source = *cursor.peek_at::<8, 16>()?;
-        let destination = *cursor.peek_at::<24, 16>()?;
+        let source = cursor.peek_at::<8, 16>()?;
+        let destination = cursor.peek_at::<24, 16>()?;
         if payload_len > u32::from(PACKET_LEN_MAX) - V6_LEN {
             return Err(Verdict::TooLong);
         }
@@ -95,7 +95,7 @@ impl V6 {
     /// The destination, as the map of local addresses has it.
     #[inline(always)]
     pub(crate) fn destination_key(&self) -> AddressKey {
-        AddressKey::v6(self.destination)
+        AddressKey::v6(*self.destination)
     }
 
     /// Bytes behind the header.

@@ -43,7 +43,7 @@ pub use landbridge_ebpf_common::Verdict;
 pub use roles::LanInterface;
 
 use roles::Place;
-use routes::{Owner, Routes};
+use routes::{Owner, Routes, Tries};
 
 /// The committed object; `ebpf/build.sh` makes it.
 static OBJECT: &[u8] =
@@ -68,7 +68,7 @@ pub struct Steer {
     addresses: HashMap<MapData, AddressKey, u8>,
     sessions: Array<MapData, u32>,
     interfaces: HashMap<MapData, u32, common::Interface>,
-    routes: Routes,
+    routes: Routes<Tries>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
     /// What the map of addresses holds: this process alone writes it.
@@ -116,7 +116,7 @@ impl Steer {
             addresses: hash(&mut ebpf, map::ADDRESSES)?,
             sessions: array(&mut ebpf, map::SESSIONS)?,
             interfaces: hash(&mut ebpf, map::INTERFACES)?,
-            routes: Routes::new(lpm(&mut ebpf, map::ROUTES_V4)?, lpm(&mut ebpf, map::ROUTES_V6)?),
+            routes: Routes::new(Tries { v4: lpm(&mut ebpf, map::ROUTES_V4)?, v6: lpm(&mut ebpf, map::ROUTES_V6)? }),
             sockets: take(&mut ebpf, map::SOCKETS).and_then(|m| m.try_into().map_err(error::object))?,
             verdicts: take(&mut ebpf, map::VERDICTS).and_then(|m| m.try_into().map_err(error::object))?,
             ebpf,
@@ -140,7 +140,7 @@ impl Steer {
     /// What the kernel said.
     pub fn set_tunnel_mtu(&mut self, bytes: u32) -> Result<(), SteerError> {
         self.tunnel_mtu = bytes;
-        self.port.map_or(Ok(()), |port| self.set_port(port))
+        self.configure()
     }
 
     /// Takes packets from here on; transport data, where it comes to this port.
@@ -149,8 +149,7 @@ impl Steer {
     /// What the kernel said.
     pub fn set_port(&mut self, port: u16) -> Result<(), SteerError> {
         self.port = Some(port);
-        let config = Config::listen(port, self.packet_len_max, self.tunnel_mtu);
-        self.config.set(0, config, 0).map_err(error::map("the listen port"))
+        self.configure()
     }
 
     /// Passes everything to the kernel until [`Steer::set_port`] is called again.
@@ -159,7 +158,7 @@ impl Steer {
     /// What the kernel said.
     pub fn disable(&mut self) -> Result<(), SteerError> {
         self.port = None;
-        self.config.set(0, Config::default(), 0).map_err(error::map("the switch"))
+        self.configure()
     }
 
     /// Makes these the local addresses: adds what is missing, removes what is not among them.
@@ -249,6 +248,17 @@ impl Steer {
             counters.set(verdict, per_cpu.iter().copied().fold(0, u64::wrapping_add));
         }
         Ok(counters)
+    }
+
+    /// Tells the program what to do at all.
+    fn configure(&mut self) -> Result<(), SteerError> {
+        let lans = self.places.values().filter(|place| place.is_lan()).count();
+        let config = self.port.map_or(Config::default(), |port| Config {
+            tunnel_mtu: self.tunnel_mtu,
+            lans: u32::from(lans != 0),
+            ..Config::listen(port, self.packet_len_max)
+        });
+        self.config.set(0, config, 0).map_err(error::map("the configuration"))
     }
 
     /// The loaded program, to be run on packets without a wire.

@@ -38,6 +38,10 @@ pub(super) struct Place {
 }
 
 impl Place {
+    pub(super) const fn is_lan(&self) -> bool {
+        self.lan.is_some()
+    }
+
     fn entry(&self) -> Interface {
         let (number, wan) = (self.number, Interface { number: self.number, roles: ROLE_WAN, ..Interface::default() });
         self.lan.map_or(wan, |lan| {
@@ -58,7 +62,11 @@ impl Steer {
             return Err(SteerError::NoVlan { vlan });
         }
         let before = self.place(lan.if_index)?.lan.replace(lan);
-        if before == Some(lan) { Ok(()) } else { self.publish(lan.if_index) }
+        if before == Some(lan) {
+            return Ok(());
+        }
+        self.publish(lan.if_index)?;
+        self.configure()
     }
 
     /// Looks at nothing of an interface as packets of a lan: it is a wan interface, where it has sockets.
@@ -70,7 +78,8 @@ impl Steer {
         if place.lan.take().is_none() {
             return Ok(());
         }
-        self.publish(if_index)
+        self.publish(if_index)?;
+        self.configure()
     }
 
     /// Gives what arrives on this queue to this AF_XDP socket, in place of one bound before. The socket has to be
