@@ -1,30 +1,13 @@
 //! ChaCha20 (RFC 8439, section 2.3), sixteen blocks abreast, one 32-bit lane each.
 //!
-//! Enters: a key, and which block of which packet each lane is. Leaves: key stream, one block per register,
-//! or applied to packets. Never does: leave a lane empty but in the last round: the blocks of all packets form
-//! one sequence, whatever their lengths.
+//! Enters: a key, and which block of which packet each lane is. Leaves: key stream by columns (register `w` holds
+//! word `w` of all sixteen blocks), or applied to packets. Never does: touch a packet outside its text.
 
 use core::arch::x86_64::*;
 
+use super::schedule::{ABREAST, Places};
 use super::transpose::transpose_16;
 use super::{BLOCK, Lane, byte_mask};
-
-/// For each of the sixteen lanes: which block of which packet.
-#[derive(Default)]
-pub(super) struct Positions {
-    block: [u32; 16],
-    counter_low: [u32; 16],
-    counter_high: [u32; 16],
-}
-
-impl Positions {
-    #[inline]
-    pub(super) fn set(&mut self, lane: usize, block: u32, counter: u64) {
-        self.block[lane] = block;
-        self.counter_low[lane] = counter as u32;
-        self.counter_high[lane] = (counter >> 32) as u32;
-    }
-}
 
 /// The rows of the ChaCha20 state that all packets of a key share.
 pub(super) struct Cipher {
@@ -49,49 +32,26 @@ impl Cipher {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn new(key: &[u32; 8]) -> Self {
-        let row = |word: u32| _mm512_set1_epi32(word as i32);
+        let mut cipher = Self { constants: [_mm512_setzero_si512(); 4], key: [_mm512_setzero_si512(); 8] };
         // "expand 32-byte k", RFC 8439 section 2.3.
-        Self {
-            constants: [row(0x6170_7865), row(0x3320_646e), row(0x7962_2d32), row(0x6b20_6574)],
-            key: [
-                row(key[0]),
-                row(key[1]),
-                row(key[2]),
-                row(key[3]),
-                row(key[4]),
-                row(key[5]),
-                row(key[6]),
-                row(key[7]),
-            ],
+        for (row, word) in cipher.constants.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
+            *row = _mm512_set1_epi32(word);
         }
+        for (row, word) in cipher.key.iter_mut().zip(key) {
+            *row = _mm512_set1_epi32(*word as i32);
+        }
+        cipher
     }
 
-    /// Sixteen key stream blocks, one in each register.
+    /// Sixteen key stream blocks, by columns.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn blocks(&self, position: &Positions) -> [__m512i; 16] {
-        // SAFETY: each array is the size of a register.
-        let load = |words: &[u32; 16]| unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+    pub(super) fn columns(&self, places: &Places) -> [__m512i; 16] {
         let [c0, c1, c2, c3] = self.constants;
         let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
-        let start = [
-            c0,
-            c1,
-            c2,
-            c3,
-            k0,
-            k1,
-            k2,
-            k3,
-            k4,
-            k5,
-            k6,
-            k7,
-            load(&position.block),
-            _mm512_setzero_si512(),
-            load(&position.counter_low),
-            load(&position.counter_high),
-        ];
+        let [low, high] = places.counter;
+        let zero = _mm512_setzero_si512();
+        let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, places.block, zero, low, high];
         let mut x = start;
         for _ in 0..10 {
             quarter_round!(x, 0, 4, 8, 12);
@@ -106,48 +66,42 @@ impl Cipher {
         for (word, start) in x.iter_mut().zip(start) {
             *word = _mm512_add_epi32(*word, start);
         }
-        transpose_16(&x)
+        x
     }
+}
 
-    /// Applies the key stream from the 65th byte on to the lanes in `set`.
-    ///
-    /// # Safety
-    /// As for [`seal`].
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    pub(super) unsafe fn xor_rest(&self, lanes: &[Lane], set: u16) {
-        let mut position = Positions::default();
-        let mut places = [(core::ptr::null_mut::<u8>(), 0_usize); 16];
-        let mut filled = 0;
-        for (i, lane) in lanes.iter().enumerate() {
-            if set & (1 << i) == 0 {
-                continue;
-            }
-            let mut offset = BLOCK;
-            while offset < lane.len {
-                // Block 0 is the Poly1305 key, so byte 64 is in block 2.
-                position.set(filled, (offset / BLOCK) as u32 + 1, lane.counter);
-                // SAFETY: offset is below the lane's length.
-                places[filled] = (unsafe { lane.text.add(offset) }, lane.len - offset);
-                filled += 1;
-                offset += BLOCK;
-                if filled == places.len() {
-                    let stream = self.blocks(&position);
-                    for (&(at, left), stream) in places.iter().zip(stream) {
-                        // SAFETY: `left` bytes from `at` on are the lane's.
-                        unsafe { xor_block(at, left, stream) };
-                    }
-                    filled = 0;
-                }
-            }
+/// Applies key stream, given by columns, to the texts of the places from `first` on.
+///
+/// # Safety
+/// As for [`super::seal`]; `places` belong to `lanes`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn apply(columns: &[__m512i; 16], places: &Places, lanes: &[Lane], first: usize) {
+    let stream = transpose_16(columns);
+    let at = |lane: usize| {
+        let (packet, offset) = places.text(lane);
+        (lanes[packet].text.wrapping_add(offset), lanes[packet].len.wrapping_sub(offset))
+    };
+    if first == 0 && places.count == ABREAST && places.partial == 0 {
+        let mut texts = [core::ptr::null_mut::<u8>(); ABREAST];
+        let mut rows = stream;
+        // All loads before all stores: packets whose addresses agree in their last twelve bits would make each load wait
+        // for the store before it.
+        for (lane, row) in rows.iter_mut().enumerate() {
+            texts[lane] = at(lane).0;
+            // SAFETY: the place is in use and not partial, so 64 bytes of the packet's text are there.
+            *row = _mm512_xor_si512(*row, unsafe { _mm512_loadu_si512(texts[lane].cast()) });
         }
-        if filled > 0 {
-            let stream = self.blocks(&position);
-            for (&(at, left), stream) in places[..filled].iter().zip(stream) {
-                // SAFETY: as above.
-                unsafe { xor_block(at, left, stream) };
-            }
+        for (text, row) in texts.into_iter().zip(rows) {
+            // SAFETY: as for the loads.
+            unsafe { _mm512_storeu_si512(text.cast(), row) };
         }
+        return;
+    }
+    for (lane, stream) in stream.into_iter().enumerate().take(places.count).skip(first) {
+        let (text, left) = at(lane);
+        // SAFETY: the place is in use: `left` bytes from `text` on are the packet's, at least one.
+        unsafe { xor_block(text, left, stream) };
     }
 }
 
@@ -157,8 +111,8 @@ impl Cipher {
 /// `left` bytes at `at` may be read and written.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn xor_block(at: *mut u8, left: usize, stream: __m512i) {
-    let mask = byte_mask(left);
+unsafe fn xor_block(at: *mut u8, left: usize, stream: __m512i) {
+    let mask = byte_mask(left.min(BLOCK));
     // SAFETY: masked-off bytes are neither read nor written; the others are the caller's.
     unsafe {
         let text = _mm512_maskz_loadu_epi8(mask, at.cast());

@@ -1,25 +1,24 @@
-//! ChaCha20-Poly1305 over up to sixteen packets at once with AVX-512 (F, BW, VL, IFMA).
+//! ChaCha20-Poly1305 over up to sixteen packets at once with AVX-512 (F, BW, VL, IFMA, VBMI2).
 //!
-//! Enters: one key and a batch of packets. Leaves: the packets sealed, or opened where authentic. Never
+//! Enters: one key and a batch of packets, longest first. Leaves: the packets sealed, or opened where authentic. Never
 //! does: branch on, or index by, a secret; decrypt a packet whose tag does not match; touch a byte
 //! outside the packets it was given.
 //!
-//! 1. The first two ChaCha20 blocks of every packet ([`chacha20`]): its one-time key and its first 64 bytes.
+//! 1. Block 0 of every packet ([`chacha20`]): the one-time keys; what is left of the sixteen lanes computes key stream.
 //! 2. Sealing: the rest of the key stream, then the tags ([`poly1305`]). Opening: the tags first, and key
 //!    stream only for packets whose tag is right.
-//! 3. What was secret on the stack is wiped.
+//! 3. What was secret on the stack is wiped by the caller ([`crate::wipe`]).
 
 mod chacha20;
 mod poly1305;
+mod schedule;
 mod transpose;
 
 use core::arch::x86_64::*;
 
-use zeroize::Zeroize;
-
-use crate::TAG_LEN;
-use chacha20::{Cipher, Positions, xor_block};
-use poly1305::tags;
+use chacha20::{Cipher, apply};
+use poly1305::{OneTimeKeys, tags};
+use schedule::{ABREAST, Places, Schedule};
 
 /// Packets per batch.
 pub(crate) const BATCH: usize = 16;
@@ -40,31 +39,35 @@ pub(crate) fn is_supported() -> bool {
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512ifma")
+        && is_x86_feature_detected!("avx512vbmi2")
 }
 
 /// Seals 1 to [`BATCH`] packets under one key.
 ///
 /// # Safety
 /// [`is_supported`] was true; every lane's `text` is valid for reads and writes of `len + TAG_LEN` bytes,
-/// no two lanes overlap, and nothing else accesses them meanwhile.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
+/// no two lanes overlap, and nothing else accesses them meanwhile. Lanes are sorted by length, longest first.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
 pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
     let cipher = Cipher::new(key);
-    let mut first = FirstBlocks::new(&cipher, lanes);
-    for (lane, stream) in lanes.iter().zip(&first.stream) {
-        // SAFETY: the caller vouches for the lane's `len` bytes.
-        unsafe { xor_block(lane.text, lane.len, *stream) };
+    let mut schedule = Schedule::new(lanes, 0);
+    let places = schedule.take();
+    let columns = cipher.columns(&places);
+    let keys = one_time_keys(&columns);
+    if places.count > lanes.len() {
+        // SAFETY: the caller vouches for the lanes.
+        unsafe { apply(&columns, &places, lanes, lanes.len()) };
     }
     // SAFETY: as above.
-    unsafe { cipher.xor_rest(lanes, u16::MAX) };
-    // SAFETY: as above; every lane's text is initialised.
-    let mut tags = unsafe { tags(&first.one_time_keys, lanes) };
-    for (lane, tag) in lanes.iter().zip(&tags) {
-        // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
-        unsafe { core::ptr::copy_nonoverlapping(tag.as_ptr(), lane.text.add(lane.len), TAG_LEN) };
+    unsafe { apply_rest(&cipher, schedule, lanes) };
+    for (keys, lanes) in keys.iter().zip(lanes.chunks(LANES)) {
+        // SAFETY: as above; every lane's text is initialised.
+        let tags = words(unsafe { tags(keys, lanes) });
+        for (i, lane) in lanes.iter().enumerate() {
+            // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
+            unsafe { lane.text.add(lane.len).cast::<[u64; 2]>().write_unaligned([tags[0][i], tags[1][i]]) };
+        }
     }
-    tags.zeroize();
-    first.wipe();
 }
 
 /// Opens 1 to [`BATCH`] packets under one key and returns the set of those that were authentic, bit `i`
@@ -72,77 +75,85 @@ pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
 ///
 /// # Safety
 /// As for [`seal`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
 pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
     let cipher = Cipher::new(key);
-    let mut first = FirstBlocks::new(&cipher, lanes);
-    // SAFETY: the caller vouches for the lanes' bytes.
-    let mut tags = unsafe { tags(&first.one_time_keys, lanes) };
+    let mut schedule = Schedule::new(lanes, 0);
+    let places = schedule.take();
+    let columns = cipher.columns(&places);
+    let keys = one_time_keys(&columns);
     let mut authentic = 0_u16;
-    for (i, (lane, tag)) in lanes.iter().zip(&tags).enumerate() {
-        let mut given = [0; TAG_LEN];
-        // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
-        unsafe { core::ptr::copy_nonoverlapping(lane.text.add(lane.len), given.as_mut_ptr(), TAG_LEN) };
-        // One comparison of 128 bits: its result is public, and no byte's position shows in its time.
-        let difference = u128::from_le_bytes(given) ^ u128::from_le_bytes(*tag);
-        authentic |= u16::from(core::hint::black_box(difference) == 0) << i;
-    }
-    for (i, (lane, stream)) in lanes.iter().zip(&first.stream).enumerate() {
-        if authentic & (1 << i) != 0 {
-            // SAFETY: the caller vouches for the lane's `len` bytes.
-            unsafe { xor_block(lane.text, lane.len, *stream) };
+    for (group, (keys, lanes)) in keys.iter().zip(lanes.chunks(LANES)).enumerate() {
+        // SAFETY: the caller vouches for the lanes.
+        let tags = words(unsafe { tags(keys, lanes) });
+        for (i, lane) in lanes.iter().enumerate() {
+            // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
+            let given = unsafe { lane.text.add(lane.len).cast::<[u64; 2]>().read_unaligned() };
+            // Both halves count before anything depends on them: the result is public, its parts are not.
+            let difference = (tags[0][i] ^ given[0]) | (tags[1][i] ^ given[1]);
+            authentic |= u16::from(core::hint::black_box(difference) == 0) << (group * LANES + i);
         }
     }
-    // SAFETY: as above.
-    unsafe { cipher.xor_rest(lanes, authentic) };
-    tags.zeroize();
-    first.wipe();
+    if authentic.count_ones() as usize == lanes.len() {
+        if places.count > lanes.len() {
+            // SAFETY: the caller vouches for the lanes.
+            unsafe { apply(&columns, &places, lanes, lanes.len()) };
+        }
+        // SAFETY: as above.
+        unsafe { apply_rest(&cipher, schedule, lanes) };
+    } else {
+        let mut right = [lanes[0]; BATCH];
+        let mut count = 0;
+        for (i, lane) in lanes.iter().enumerate() {
+            right[count] = *lane;
+            count += usize::from(authentic & (1 << i) != 0);
+        }
+        // SAFETY: as above.
+        unsafe { apply_rest(&cipher, Schedule::new(&right[..count], 1), &right[..count]) };
+    }
     authentic
 }
 
-/// What the first two ChaCha20 blocks of every packet give: its Poly1305 key, and the key stream for its
-/// first 64 bytes.
-struct FirstBlocks {
-    one_time_keys: [[u8; BLOCK]; BATCH],
-    stream: [__m512i; BATCH],
-}
-
-impl FirstBlocks {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-    fn new(cipher: &Cipher, lanes: &[Lane]) -> Self {
-        let mut blocks = Self { one_time_keys: [[0; BLOCK]; BATCH], stream: [_mm512_setzero_si512(); BATCH] };
-        for (eighth, group) in lanes.chunks(LANES).enumerate() {
-            let mut position = Positions::default();
-            for (i, lane) in group.iter().enumerate() {
-                position.set(i, 0, lane.counter);
-                position.set(LANES + i, 1, lane.counter);
-            }
-            let out = cipher.blocks(&position);
-            for i in 0..group.len() {
-                let to = blocks.one_time_keys[eighth * LANES + i].as_mut_ptr();
-                // SAFETY: an array of 64 bytes takes one register.
-                unsafe { _mm512_storeu_si512(to.cast(), out[i]) };
-                blocks.stream[eighth * LANES + i] = out[LANES + i];
-            }
-        }
-        blocks
-    }
-
-    #[inline]
-    fn wipe(&mut self) {
-        self.one_time_keys.as_flattened_mut().zeroize();
-        for block in &mut self.stream {
-            words_of(block).zeroize();
-        }
-    }
-}
-
-/// A register's memory as words, so that it can be wiped where it was spilled.
+/// The one-time keys of lanes 0 to 7 and 8 to 15.
 #[inline]
-fn words_of(register: &mut __m512i) -> &mut [u64; 8] {
-    // SAFETY: __m512i is 64 bytes of plain data, aligned more strictly than u64.
-    unsafe { &mut *core::ptr::from_mut(register).cast() }
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn one_time_keys(columns: &[__m512i; ABREAST]) -> [OneTimeKeys; 2] {
+    let mut halves = [[_mm256_setzero_si256(); 8]; 2];
+    for (i, column) in columns[..8].iter().enumerate() {
+        halves[0][i] = _mm512_castsi512_si256(*column);
+        halves[1][i] = _mm512_extracti64x4_epi64::<1>(*column);
+    }
+    let [low, high] = halves;
+    [OneTimeKeys::new(low), OneTimeKeys::new(high)]
+}
+
+/// Applies all key stream that is left in the schedule.
+///
+/// # Safety
+/// As for [`seal`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn apply_rest(cipher: &Cipher, mut schedule: Schedule<'_>, lanes: &[Lane]) {
+    let mut places = schedule.take();
+    while places.count > 0 {
+        // One round ahead, so that nothing waits for the schedule's stores.
+        let next: Places = schedule.take();
+        // SAFETY: the caller vouches for the lanes.
+        unsafe { apply(&cipher.columns(&places), &places, lanes, 0) };
+        places = next;
+    }
+}
+
+/// Registers as arrays of words.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn words(registers: [__m512i; 2]) -> [[u64; LANES]; 2] {
+    let mut words = [[0; LANES]; 2];
+    for (words, register) in words.iter_mut().zip(registers) {
+        // SAFETY: an array is the size of a register.
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), register) };
+    }
+    words
 }
 
 /// The first `n` of 64 bytes.

@@ -1,116 +1,94 @@
-//! Poly1305 (RFC 8439, section 2.5), one packet per 64-bit lane, in two groups of eight whose dependency
-//! chains are independent.
+//! Poly1305 (RFC 8439, section 2.5), one packet in each 64-bit lane, four blocks at a time.
 //!
-//! Enters: one-time keys and texts. Leaves: tags. Never does: write to a packet.
-//!
-//! Limbs are 44, 44 and 42 bits, and 2^130 = 5 folds the top: with
-//! 2^132 = 20 (mod p), `s1 = 20*r1`, `s2 = 20*r2`,
-//!
-//! ```text
-//! d0 = h0*r0 + h1*s2 + h2*s1      d1 = h0*r1 + h1*r0 + h2*s2      d2 = h0*r2 + h1*r1 + h2*r0
-//! ```
-//!
-//! Bounds, before each multiplication: h0 < 2^45, h1 < 2^45 + 2^8, h2 < 2^43 (a reduced limb plus a
-//! message limb); r0, r1 < 2^44, r2 < 2^42, s1 < 2^48.4, s2 < 2^46.4. All factors are below 2^52, which
-//! is what VPMADD52 reads. Each `d` is kept as low halves (three summands below 2^52) and high halves
-//! (below 2^41), so no 64-bit lane overflows; the carry chain at the end of [`Group::absorb`] brings
-//! h0 below 2^44, h1 below 2^44 + 2^7 and h2 below 2^42 again.
+//! Enters: one-time keys and texts of up to eight packets. Leaves: tags, in registers. Never does: write to a packet.
 
 use core::arch::x86_64::*;
 
-use zeroize::Zeroize;
-
 use super::transpose::transpose_8;
-use super::{BATCH, BLOCK, LANES, Lane, byte_mask};
+use super::{BLOCK, LANES, Lane, byte_mask};
 use crate::TAG_LEN;
 
-const MASK_44: u64 = (1 << 44) - 1;
-const MASK_42: u64 = (1 << 42) - 1;
+const MASK_44: i64 = (1 << 44) - 1;
+const MASK_42: i64 = (1 << 42) - 1;
+/// Bit 128 of a block, in its top limb.
+const TOP_BIT: i64 = 1 << 40;
+/// Blocks that one step absorbs: a register's worth of text.
+const STEP: usize = BLOCK / TAG_LEN;
 
-/// Eight Poly1305 computations, one in each 64-bit lane.
+/// The one-time keys of eight packets, as 64-bit words by columns.
 #[derive(Clone, Copy)]
-struct Group {
-    r: [__m512i; 3],
-    s: [__m512i; 2],
-    h: [__m512i; 3],
-    /// Text bytes of each packet.
-    len: __m512i,
-    /// Blocks of each packet, the one with its length included.
-    blocks: __m512i,
+pub(super) struct OneTimeKeys {
+    r: [__m512i; 2],
+    pad: [__m512i; 2],
 }
 
-impl Group {
+impl OneTimeKeys {
+    /// From the first eight words of ChaCha20's block 0, by columns.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(keys: &[[u8; BLOCK]], lanes: &[Lane]) -> Self {
-        let mut limbs = [[0_u64; LANES]; 5];
-        let mut sizes = [[0_u64; LANES]; 2];
-        for i in 0..LANES {
-            // Lanes without a packet repeat the first one; their result is not looked at.
-            let at = if i < lanes.len() { i } else { 0 };
-            let word = |from: usize| {
-                let mut bytes = [0; 8];
-                bytes.copy_from_slice(&keys[at][from..from + 8]);
-                u64::from_le_bytes(bytes)
-            };
-            // The clamp of RFC 8439, section 2.5.
-            let (low, high) = (word(0) & 0x0fff_fffc_0fff_ffff, word(8) & 0x0fff_fffc_0fff_fffc);
-            limbs[0][i] = low & MASK_44;
-            limbs[1][i] = ((low >> 44) | (high << 20)) & MASK_44;
-            limbs[2][i] = high >> 24;
-            limbs[3][i] = limbs[1][i] * 20;
-            limbs[4][i] = limbs[2][i] * 20;
-            sizes[0][i] = lanes[at].len as u64;
-            sizes[1][i] = lanes[at].len.div_ceil(16) as u64 + 1;
-        }
-        // SAFETY: each array is the size of a register.
-        let load = |words: &[u64; LANES]| unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
-        let group = Self {
-            r: [load(&limbs[0]), load(&limbs[1]), load(&limbs[2])],
-            s: [load(&limbs[3]), load(&limbs[4])],
-            h: [_mm512_setzero_si512(); 3],
-            len: load(&sizes[0]),
-            blocks: load(&sizes[1]),
+    pub(super) fn new(words: [__m256i; 8]) -> Self {
+        let join = |low, high| {
+            _mm512_or_si512(_mm512_cvtepu32_epi64(low), _mm512_slli_epi64::<32>(_mm512_cvtepu32_epi64(high)))
         };
-        limbs.as_flattened_mut().zeroize();
-        group
+        let [w0, w1, w2, w3, w4, w5, w6, w7] = words;
+        Self { r: [join(w0, w1), join(w2, w3)], pad: [join(w4, w5), join(w6, w7)] }
+    }
+}
+
+/// A number modulo 2^130 - 5 in each lane, as limbs of 44, 44 and 42 bits.
+type Number = [__m512i; 3];
+
+/// A number to multiply with: its limbs, and 20 times its two upper ones.
+#[derive(Clone, Copy)]
+struct Factor {
+    r: Number,
+    s: [__m512i; 2],
+}
+
+impl Factor {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(r: Number) -> Self {
+        let times_20 = |limb| _mm512_add_epi64(_mm512_slli_epi64::<4>(limb), _mm512_slli_epi64::<2>(limb));
+        Self { r, s: [times_20(r[1]), times_20(r[2])] }
+    }
+}
+
+/// A sum of products, before carries: low and high halves apart.
+#[derive(Clone, Copy)]
+struct Sum {
+    low: Number,
+    high: Number,
+}
+
+impl Sum {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn zero() -> Self {
+        Self { low: [_mm512_setzero_si512(); 3], high: [_mm512_setzero_si512(); 3] }
     }
 
-    /// Adds one block of 16 bytes per lane and multiplies.
+    /// Adds `a * factor`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
-    fn absorb(&mut self, low: __m512i, high: __m512i) {
-        let zero = _mm512_setzero_si512();
-        let (mask_44, mask_42) = (_mm512_set1_epi64(MASK_44 as i64), _mm512_set1_epi64(MASK_42 as i64));
-        // Every block is padded to 16 bytes, so every one carries bit 128: bit 40 of the top limb.
-        let top_bit = _mm512_set1_epi64(1 << 40);
-        let middle = _mm512_or_si512(_mm512_srli_epi64::<44>(low), _mm512_slli_epi64::<20>(high));
-        let h0 = _mm512_add_epi64(self.h[0], _mm512_and_si512(low, mask_44));
-        let h1 = _mm512_add_epi64(self.h[1], _mm512_and_si512(middle, mask_44));
-        let h2 = _mm512_add_epi64(self.h[2], _mm512_or_si512(_mm512_srli_epi64::<24>(high), top_bit));
-        let ([r0, r1, r2], [s1, s2]) = (self.r, self.s);
+    fn add_product(&mut self, a: Number, factor: &Factor) {
+        let ([r0, r1, r2], [s1, s2]) = (factor.r, factor.s);
+        let rows = [[r0, r1, r2], [s2, r0, r1], [s1, s2, r0]];
+        for (a, row) in a.into_iter().zip(rows) {
+            for (i, r) in row.into_iter().enumerate() {
+                self.low[i] = _mm512_madd52lo_epu64(self.low[i], a, r);
+                self.high[i] = _mm512_madd52hi_epu64(self.high[i], a, r);
+            }
+        }
+    }
 
-        // Two accumulators per half keep the chains of multiply-adds short.
-        let d0 = _mm512_madd52lo_epu64(zero, h0, r0);
-        let d1 = _mm512_madd52lo_epu64(zero, h0, r1);
-        let d2 = _mm512_madd52lo_epu64(zero, h0, r2);
-        let e0 = _mm512_madd52hi_epu64(zero, h0, r0);
-        let e1 = _mm512_madd52hi_epu64(zero, h0, r1);
-        let e2 = _mm512_madd52hi_epu64(zero, h0, r2);
-        let f0 = _mm512_madd52lo_epu64(zero, h1, s2);
-        let f1 = _mm512_madd52lo_epu64(zero, h1, r0);
-        let f2 = _mm512_madd52lo_epu64(zero, h1, r1);
-        let g0 = _mm512_madd52hi_epu64(zero, h1, s2);
-        let g1 = _mm512_madd52hi_epu64(zero, h1, r0);
-        let g2 = _mm512_madd52hi_epu64(zero, h1, r1);
-        let d0 = _mm512_add_epi64(_mm512_madd52lo_epu64(d0, h2, s1), f0);
-        let d1 = _mm512_add_epi64(_mm512_madd52lo_epu64(d1, h2, s2), f1);
-        let d2 = _mm512_add_epi64(_mm512_madd52lo_epu64(d2, h2, r0), f2);
-        let e0 = _mm512_add_epi64(_mm512_madd52hi_epu64(e0, h2, s1), g0);
-        let e1 = _mm512_add_epi64(_mm512_madd52hi_epu64(e1, h2, s2), g1);
-        let e2 = _mm512_add_epi64(_mm512_madd52hi_epu64(e2, h2, r0), g2);
-
-        // Carries: a high half counts 2^52, that is 2^8 of the next 44-bit limb, or 2^10 behind 42 bits.
+    /// Carries, and folds what lies above 2^130.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn carried(self) -> Number {
+        let (mask_44, mask_42) = (_mm512_set1_epi64(MASK_44), _mm512_set1_epi64(MASK_42));
+        let ([d0, d1, d2], [e0, e1, e2]) = (self.low, self.high);
+        // A high half counts 2^52: that is 2^8 of the next 44-bit limb, or 2^10 behind 42 bits.
         let carry = _mm512_add_epi64(_mm512_slli_epi64::<8>(e0), _mm512_srli_epi64::<44>(d0));
         let (d0, d1) = (_mm512_and_si512(d0, mask_44), _mm512_add_epi64(d1, carry));
         let carry = _mm512_add_epi64(_mm512_slli_epi64::<8>(e1), _mm512_srli_epi64::<44>(d1));
@@ -118,167 +96,247 @@ impl Group {
         let carry = _mm512_add_epi64(_mm512_slli_epi64::<10>(e2), _mm512_srli_epi64::<42>(d2));
         let d2 = _mm512_and_si512(d2, mask_42);
         let d0 = _mm512_add_epi64(d0, _mm512_add_epi64(carry, _mm512_slli_epi64::<2>(carry)));
-        self.h = [_mm512_and_si512(d0, mask_44), _mm512_add_epi64(d1, _mm512_srli_epi64::<44>(d0)), d2];
+        [_mm512_and_si512(d0, mask_44), _mm512_add_epi64(d1, _mm512_srli_epi64::<44>(d0)), d2]
     }
+}
 
-    /// As [`Group::absorb`] for block number `step`, in which packets may end or have ended.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    fn absorb_last(&mut self, step: usize, low: __m512i, high: __m512i) {
-        let this = _mm512_set1_epi64(step as i64);
-        let next = _mm512_set1_epi64(step as i64 + 1);
-        let running = _mm512_cmpgt_epi64_mask(self.blocks, this);
-        // The last block is 64 zero bits (no associated data) and the length of the text.
-        let closing = _mm512_cmpeq_epi64_mask(self.blocks, next);
-        let high = _mm512_mask_mov_epi64(high, closing, self.len);
-        let before = self.h;
-        self.absorb(low, high);
-        for (limb, before) in self.h.iter_mut().zip(before) {
-            *limb = _mm512_mask_mov_epi64(before, running, *limb);
-        }
-    }
+/// 128 bits as limbs, without bit 128.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vbmi2")]
+fn limbs(low: __m512i, high: __m512i) -> Number {
+    let mask_44 = _mm512_set1_epi64(MASK_44);
+    [
+        _mm512_and_si512(low, mask_44),
+        _mm512_and_si512(_mm512_shrdi_epi64::<44>(low, high), mask_44),
+        _mm512_srli_epi64::<24>(high),
+    ]
+}
 
-    /// Reduces fully, adds the second half of each key and writes the tags.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn sum(a: Number, b: Number) -> Number {
+    [_mm512_add_epi64(a[0], b[0]), _mm512_add_epi64(a[1], b[1]), _mm512_add_epi64(a[2], b[2])]
+}
+
+/// Eight texts, their blocks aligned at the end: the last step of every lane is its packet's last one, and a shorter packet
+/// begins later.
+struct Texts {
+    /// Where step 0 would begin.
+    start: [*const u8; LANES],
+    lens: [usize; LANES],
+    /// Blocks of each packet, the one with its length included.
+    blocks: __m512i,
+    len: __m512i,
+    steps: usize,
+    /// Steps at the start in which some lane has less than four blocks.
+    ragged: usize,
+}
+
+impl Texts {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn finish(&self, keys: &[[u8; BLOCK]], tags: &mut [[u8; TAG_LEN]]) {
-        let mut limbs = [[0_u64; LANES]; 3];
-        for (words, register) in limbs.iter_mut().zip(self.h) {
-            // SAFETY: each array is the size of a register.
-            unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), register) };
+    fn new(lanes: &[Lane]) -> Self {
+        let mut texts = Self {
+            start: [core::ptr::null(); LANES],
+            lens: [0; LANES],
+            blocks: _mm512_setzero_si512(),
+            len: _mm512_setzero_si512(),
+            steps: 0,
+            ragged: 0,
+        };
+        let blocks_of = |lane: &Lane| lane.len.div_ceil(TAG_LEN) + 1;
+        let most = lanes.iter().map(blocks_of).max().unwrap_or(1);
+        let fewest = lanes.iter().map(blocks_of).min().unwrap_or(1);
+        texts.steps = most.div_ceil(STEP);
+        texts.ragged = texts.steps - fewest / STEP;
+        let mut blocks = [0_u64; LANES];
+        let mut lens = [0_u64; LANES];
+        for i in 0..LANES {
+            // Lanes without a packet repeat the first one; their result is not looked at.
+            let lane = lanes.get(i).unwrap_or(&lanes[0]);
+            blocks[i] = blocks_of(lane) as u64;
+            lens[i] = lane.len as u64;
+            texts.lens[i] = lane.len;
+            texts.start[i] =
+                lane.text.wrapping_add(blocks_of(lane) * TAG_LEN).wrapping_sub(texts.steps * BLOCK).cast_const();
         }
-        for (i, tag) in tags.iter_mut().enumerate() {
-            let sum = reduce(limbs[0][i], limbs[1][i], limbs[2][i]);
-            let mut pad = [0; 16];
-            pad.copy_from_slice(&keys[i][16..32]);
-            *tag = sum.wrapping_add(u128::from_le_bytes(pad)).to_le_bytes();
+        // SAFETY: each array is the size of a register.
+        let load = |words: &[u64; LANES]| unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
+        (texts.blocks, texts.len) = (load(&blocks), load(&lens));
+        texts
+    }
+
+    /// The words of a step in which every lane has four blocks of text, by columns.
+    ///
+    /// # Safety
+    /// `step` is neither ragged nor the last.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn whole(&self, step: usize) -> [__m512i; LANES] {
+        let mut rows = [_mm512_setzero_si512(); LANES];
+        for (row, start) in rows.iter_mut().zip(&self.start) {
+            // SAFETY: all 64 bytes lie in the packet's text.
+            *row = unsafe { _mm512_loadu_si512(start.wrapping_add(step * BLOCK).cast()) };
         }
-        limbs.as_flattened_mut().zeroize();
+        transpose_8(&rows)
+    }
+
+    /// The words of any step, by columns: zeros before a packet's first byte and behind its last one, its length in the last
+    /// block.
+    ///
+    /// # Safety
+    /// The texts may be read.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn part(&self, step: usize) -> [__m512i; LANES] {
+        let mut rows = [_mm512_setzero_si512(); LANES];
+        for (i, row) in rows.iter_mut().enumerate() {
+            let blocks = self.lens[i].div_ceil(TAG_LEN) + 1;
+            // Bytes from the packet's end, its length block included, back to this step's start; the packet's own.
+            let (back, whole) = ((self.steps - step) * BLOCK, blocks * TAG_LEN);
+            let before = byte_mask(back.saturating_sub(whole));
+            let within = byte_mask((self.lens[i] + back).saturating_sub(whole));
+            let at = self.start[i].wrapping_add(step * BLOCK);
+            // SAFETY: masked-off bytes are not read; the others lie in the packet's text.
+            *row = unsafe { _mm512_maskz_loadu_epi8(within & !before, at.cast()) };
+        }
+        let mut columns = transpose_8(&rows);
+        if step + 1 == self.steps {
+            // 64 zero bits (no associated data) and the length of the text.
+            columns[LANES - 1] = self.len;
+        }
+        columns
+    }
+
+    /// Bit 128 of block `index` of a step, in the lanes that have it.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn top_bit(&self, step: usize, index: usize) -> __m512i {
+        let behind = (self.steps - step) * STEP - index;
+        let there = _mm512_cmpge_epi64_mask(self.blocks, _mm512_set1_epi64(behind as i64));
+        _mm512_maskz_set1_epi64(there, TOP_BIT)
     }
 }
 
-/// The value of three limbs modulo 2^130 - 5, its low 128 bits, without a branch.
-#[inline]
-fn reduce(mut h0: u64, mut h1: u64, mut h2: u64) -> u128 {
-    for _ in 0..2 {
-        h2 += h1 >> 44;
-        h1 &= MASK_44;
-        h0 += (h2 >> 42) * 5;
-        h2 &= MASK_42;
-        h1 += h0 >> 44;
-        h0 &= MASK_44;
-    }
-    h2 += h1 >> 44;
-    h1 &= MASK_44;
-    // h + 5 - 2^130: where that does not borrow, h was at least p and this is its remainder.
-    let g0 = h0 + 5;
-    let g1 = h1 + (g0 >> 44);
-    let g2 = (h2 + (g1 >> 44)).wrapping_sub(1 << 42);
-    let keep_h = 0_u64.wrapping_sub(g2 >> 63);
-    let pick = |h: u64, g: u64| (h & keep_h) | (g & !keep_h);
-    let (h0, h1, h2) = (pick(h0, g0 & MASK_44), pick(h1, g1 & MASK_44), pick(h2, g2));
-    u128::from(h0) | (u128::from(h1) << 44) | (u128::from(h2) << 88)
-}
-
-/// The tags of a batch.
+/// The tags of up to eight packets, as 64-bit words by columns.
 ///
 /// # Safety
-/// As for [`seal`], for reading alone.
+/// `lanes` is not empty; its texts may be read.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-pub(super) unsafe fn tags(keys: &[[u8; BLOCK]; BATCH], lanes: &[Lane]) -> [[u8; TAG_LEN]; BATCH] {
-    let mut tags = [[0; TAG_LEN]; BATCH];
-    let (first, second) = lanes.split_at(lanes.len().min(LANES));
-    let mut a = Group::new(&keys[..LANES], first);
-    if second.is_empty() {
-        // SAFETY: the caller vouches for the lanes.
-        unsafe { absorb_text([&mut a], [first]) };
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+pub(super) unsafe fn tags(keys: &OneTimeKeys, lanes: &[Lane]) -> [__m512i; 2] {
+    // The clamp of RFC 8439, section 2.5.
+    let r = limbs(
+        _mm512_and_si512(keys.r[0], _mm512_set1_epi64(0x0fff_fffc_0fff_ffff)),
+        _mm512_and_si512(keys.r[1], _mm512_set1_epi64(0x0fff_fffc_0fff_fffc)),
+    );
+    let texts = Texts::new(lanes);
+    // SAFETY: the caller vouches for the texts.
+    let h = if texts.steps < POWERS_PAY {
+        unsafe { absorb_singly(&Factor::new(r), &texts) }
     } else {
-        let mut b = Group::new(&keys[LANES..], second);
-        // SAFETY: as above.
-        unsafe { absorb_text([&mut a, &mut b], [first, second]) };
-        b.finish(&keys[LANES..], &mut tags[LANES..lanes.len()]);
-    }
-    a.finish(&keys[..LANES], &mut tags[..first.len()]);
-    tags
+        unsafe { absorb_by_four(r, &texts) }
+    };
+    finish(h, keys.pad)
 }
 
-/// Runs the text of one or two groups of packets through Poly1305, side by side.
-///
-/// # Safety
-/// As for [`seal`], for reading alone; no group is empty.
+/// Steps from which on it pays to compute powers of r.
+const POWERS_PAY: usize = 4;
+
+/// Block by block: `h = (h + block) * r`.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma")]
-unsafe fn absorb_text<const G: usize>(groups: [&mut Group; G], lanes: [&[Lane]; G]) {
-    let all = || lanes.iter().flat_map(|group| group.iter());
-    let shortest = all().map(|lane| lane.len).min().unwrap_or(0);
-    let longest = all().map(|lane| lane.len).max().unwrap_or(0);
-    let steps = longest.div_ceil(16) + 1;
-    let place = |group: usize, lane: usize| lanes[group][if lane < lanes[group].len() { lane } else { 0 }];
-    let mut groups = groups;
-    let mut offset = 0;
-    while offset + BLOCK <= shortest {
-        let mut columns = [[_mm512_setzero_si512(); LANES]; G];
-        for (g, columns) in columns.iter_mut().enumerate() {
-            let mut rows = [_mm512_setzero_si512(); LANES];
-            for (i, row) in rows.iter_mut().enumerate() {
-                // SAFETY: 64 bytes from `offset` on lie inside the shortest text.
-                *row = unsafe { _mm512_loadu_si512(place(g, i).text.add(offset).cast()) };
-            }
-            *columns = transpose_8(&rows);
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+unsafe fn absorb_singly(r: &Factor, texts: &Texts) -> Number {
+    let mut h = [_mm512_setzero_si512(); 3];
+    for step in 0..texts.steps {
+        // SAFETY: the caller vouches for the texts.
+        let columns = unsafe { texts.part(step) };
+        for block in 0..STEP {
+            let mut m = limbs(columns[2 * block], columns[2 * block + 1]);
+            m[2] = _mm512_or_si512(m[2], texts.top_bit(step, block));
+            let mut product = Sum::zero();
+            product.add_product(sum(h, m), r);
+            h = product.carried();
         }
-        for block in 0..4 {
-            for (group, columns) in groups.iter_mut().zip(&columns) {
-                group.absorb(columns[2 * block], columns[2 * block + 1]);
-            }
-        }
-        offset += BLOCK;
     }
-    while offset / 16 < steps {
-        for (g, group) in groups.iter_mut().enumerate() {
-            let mut rows = [_mm512_setzero_si512(); LANES];
-            for (i, row) in rows.iter_mut().enumerate() {
-                let lane = place(g, i);
-                let mask = byte_mask(lane.len.saturating_sub(offset));
-                // SAFETY: masked-off bytes are not read; the others lie inside the text.
-                *row = unsafe { _mm512_maskz_loadu_epi8(mask, lane.text.wrapping_add(offset).cast()) };
-            }
-            let columns = transpose_8(&rows);
-            for block in 0..4.min(steps - offset / 16) {
-                group.absorb_last(offset / 16 + block, columns[2 * block], columns[2 * block + 1]);
-            }
-        }
-        offset += BLOCK;
-    }
+    h
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Limbs of a number of 130 bits, given as its top two bits and the other 128.
-    fn limbs(top: u64, low: u128) -> (u64, u64, u64) {
-        (low as u64 & MASK_44, (low >> 44) as u64 & MASK_44, (low >> 88) as u64 | top << 40)
-    }
-
-    #[test]
-    fn reduction_is_right_around_the_prime_and_with_limbs_that_overflow() {
-        // p = 2^130 - 5: top two bits 3, low 128 bits 2^128 - 5.
-        for (top, low, expected) in [
-            (0, 0, 0),
-            (3, u128::MAX - 5, u128::MAX - 5),
-            (3, u128::MAX - 4, 0),
-            (3, u128::MAX - 3, 1),
-            (3, u128::MAX, 4),
-            (1, 7, 7),
-        ] {
-            let (h0, h1, h2) = limbs(top, low);
-            assert_eq!(reduce(h0, h1, h2), expected, "top {top} low {low:x}");
+/// Four blocks at a time: `h = (h + m0) * r^4 + m1 * r^3 + m2 * r^2 + m3 * r`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+unsafe fn absorb_by_four(r: Number, texts: &Texts) -> Number {
+    let r1 = Factor::new(r);
+    let times = |a: Number, factor: &Factor| {
+        let mut product = Sum::zero();
+        product.add_product(a, factor);
+        product.carried()
+    };
+    let r2 = Factor::new(times(r, &r1));
+    let r3 = Factor::new(times(r2.r, &r1));
+    let r4 = Factor::new(times(r2.r, &r2));
+    let factors = [&r4, &r3, &r2, &r1];
+    let top = _mm512_set1_epi64(TOP_BIT);
+    let mut h = [_mm512_setzero_si512(); 3];
+    for step in 0..texts.steps {
+        let mut m = [[_mm512_setzero_si512(); 3]; STEP];
+        if step < texts.ragged || step + 1 == texts.steps {
+            // SAFETY: the caller vouches for the texts.
+            let columns = unsafe { texts.part(step) };
+            for (block, m) in m.iter_mut().enumerate() {
+                *m = limbs(columns[2 * block], columns[2 * block + 1]);
+                m[2] = _mm512_or_si512(m[2], texts.top_bit(step, block));
+            }
+        } else {
+            // SAFETY: as above; the step is neither ragged nor the last.
+            let columns = unsafe { texts.whole(step) };
+            for (block, m) in m.iter_mut().enumerate() {
+                *m = limbs(columns[2 * block], columns[2 * block + 1]);
+                m[2] = _mm512_or_si512(m[2], top);
+            }
         }
-        // The same values with limb 1 beyond 44 bits, as the carry chain may leave it.
-        let (h0, h1, h2) = limbs(2, 99);
-        assert_eq!(reduce(h0, h1 + (1 << 44), h2), reduce(h0, h1, h2 + 1));
-        // 2^130 = 5 (mod p).
-        assert_eq!(reduce(0, 0, 1 << 42), 5);
+        // The product that waits for the step before comes last.
+        let mut products = Sum::zero();
+        for block in (1..STEP).rev() {
+            products.add_product(m[block], factors[block]);
+        }
+        products.add_product(sum(h, m[0]), factors[0]);
+        h = products.carried();
     }
+    h
+}
+
+/// Reduces fully, and adds the second half of each key.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn finish(h: Number, pad: [__m512i; 2]) -> [__m512i; 2] {
+    let (mask_44, mask_42) = (_mm512_set1_epi64(MASK_44), _mm512_set1_epi64(MASK_42));
+    let add = |a, b| _mm512_add_epi64(a, b);
+    let [mut h0, mut h1, mut h2] = h;
+    for _ in 0..2 {
+        h2 = add(h2, _mm512_srli_epi64::<44>(h1));
+        h1 = _mm512_and_si512(h1, mask_44);
+        let fold = _mm512_srli_epi64::<42>(h2);
+        h2 = _mm512_and_si512(h2, mask_42);
+        h0 = add(h0, add(fold, _mm512_slli_epi64::<2>(fold)));
+        h1 = add(h1, _mm512_srli_epi64::<44>(h0));
+        h0 = _mm512_and_si512(h0, mask_44);
+    }
+    h2 = add(h2, _mm512_srli_epi64::<44>(h1));
+    h1 = _mm512_and_si512(h1, mask_44);
+    // h + 5 - 2^130: where that does not borrow, h was at least p and this is its remainder.
+    let g0 = add(h0, _mm512_set1_epi64(5));
+    let g1 = add(h1, _mm512_srli_epi64::<44>(g0));
+    let g2 = _mm512_sub_epi64(add(h2, _mm512_srli_epi64::<44>(g1)), _mm512_set1_epi64(1 << 42));
+    let keep = _mm512_srai_epi64::<63>(g2);
+    let pick = |h, g| _mm512_or_si512(_mm512_and_si512(h, keep), _mm512_andnot_si512(keep, g));
+    h0 = pick(h0, _mm512_and_si512(g0, mask_44));
+    h1 = pick(h1, _mm512_and_si512(g1, mask_44));
+    h2 = pick(h2, g2);
+    let low = _mm512_or_si512(h0, _mm512_slli_epi64::<44>(h1));
+    let high = _mm512_or_si512(_mm512_srli_epi64::<20>(h1), _mm512_slli_epi64::<24>(h2));
+    let low = add(low, pad[0]);
+    // An unsigned sum that is below one of its summands has wrapped.
+    let carry = _mm512_cmplt_epu64_mask(low, pad[0]);
+    [low, add(add(high, pad[1]), _mm512_maskz_set1_epi64(carry, 1))]
 }
