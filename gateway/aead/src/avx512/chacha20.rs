@@ -15,16 +15,21 @@ pub(super) struct Cipher {
     key: [__m512i; 8],
 }
 
-macro_rules! quarter_round {
-    ($x:ident, $a:literal, $b:literal, $c:literal, $d:literal) => {
-        $x[$a] = _mm512_add_epi32($x[$a], $x[$b]);
-        $x[$d] = _mm512_rol_epi32::<16>(_mm512_xor_si512($x[$d], $x[$a]));
-        $x[$c] = _mm512_add_epi32($x[$c], $x[$d]);
-        $x[$b] = _mm512_rol_epi32::<12>(_mm512_xor_si512($x[$b], $x[$c]));
-        $x[$a] = _mm512_add_epi32($x[$a], $x[$b]);
-        $x[$d] = _mm512_rol_epi32::<8>(_mm512_xor_si512($x[$d], $x[$a]));
-        $x[$c] = _mm512_add_epi32($x[$c], $x[$d]);
-        $x[$b] = _mm512_rol_epi32::<7>(_mm512_xor_si512($x[$b], $x[$c]));
+/// Four quarter rounds side by side, instruction by instruction: each alone is one chain of dependent steps.
+macro_rules! quarter_rounds {
+    ($x:ident, $([$a:literal, $b:literal, $c:literal, $d:literal]),*) => {
+        $($x[$a] = _mm512_add_epi32($x[$a], $x[$b]);)*
+        $($x[$d] = _mm512_xor_si512($x[$d], $x[$a]);)*
+        $($x[$d] = _mm512_rol_epi32::<16>($x[$d]);)*
+        $($x[$c] = _mm512_add_epi32($x[$c], $x[$d]);)*
+        $($x[$b] = _mm512_xor_si512($x[$b], $x[$c]);)*
+        $($x[$b] = _mm512_rol_epi32::<12>($x[$b]);)*
+        $($x[$a] = _mm512_add_epi32($x[$a], $x[$b]);)*
+        $($x[$d] = _mm512_xor_si512($x[$d], $x[$a]);)*
+        $($x[$d] = _mm512_rol_epi32::<8>($x[$d]);)*
+        $($x[$c] = _mm512_add_epi32($x[$c], $x[$d]);)*
+        $($x[$b] = _mm512_xor_si512($x[$b], $x[$c]);)*
+        $($x[$b] = _mm512_rol_epi32::<7>($x[$b]);)*
     };
 }
 
@@ -54,14 +59,8 @@ impl Cipher {
         let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, places.block, zero, low, high];
         let mut x = start;
         for _ in 0..10 {
-            quarter_round!(x, 0, 4, 8, 12);
-            quarter_round!(x, 1, 5, 9, 13);
-            quarter_round!(x, 2, 6, 10, 14);
-            quarter_round!(x, 3, 7, 11, 15);
-            quarter_round!(x, 0, 5, 10, 15);
-            quarter_round!(x, 1, 6, 11, 12);
-            quarter_round!(x, 2, 7, 8, 13);
-            quarter_round!(x, 3, 4, 9, 14);
+            quarter_rounds!(x, [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]);
+            quarter_rounds!(x, [0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]);
         }
         for (word, start) in x.iter_mut().zip(start) {
             *word = _mm512_add_epi32(*word, start);
@@ -70,38 +69,44 @@ impl Cipher {
     }
 }
 
-/// Applies key stream, given by columns, to the texts of the places from `first` on.
+/// Applies key stream, given by columns, to the texts of whole places.
+///
+/// # Safety
+/// As for [`super::seal`]; `places` belong to `lanes`, and [`Places::are_whole`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn apply_whole(columns: &[__m512i; 16], places: &Places, lanes: &[Lane]) {
+    let mut texts = [core::ptr::null_mut::<u8>(); ABREAST];
+    for (lane, text) in texts.iter_mut().enumerate() {
+        let (packet, offset) = places.text(lane);
+        *text = lanes[packet].text.wrapping_add(offset);
+    }
+    let mut rows = transpose_16(columns);
+    // All loads before all stores: packets whose addresses agree in their last twelve bits would make each load wait
+    // for the store before it.
+    for (row, text) in rows.iter_mut().zip(&texts) {
+        // SAFETY: the place is in use and not partial, so 64 bytes of the packet's text are there.
+        *row = _mm512_xor_si512(*row, unsafe { _mm512_loadu_si512(text.cast()) });
+    }
+    for (row, text) in rows.iter().zip(&texts) {
+        // SAFETY: as for the loads.
+        unsafe { _mm512_storeu_si512(text.cast(), *row) };
+    }
+}
+
+/// Applies key stream, given by columns, to the texts of the places in use, from `first` on.
 ///
 /// # Safety
 /// As for [`super::seal`]; `places` belong to `lanes`.
-#[inline]
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn apply(columns: &[__m512i; 16], places: &Places, lanes: &[Lane], first: usize) {
+pub(super) unsafe fn apply_part(columns: &[__m512i; 16], places: &Places, lanes: &[Lane], first: usize) {
     let stream = transpose_16(columns);
-    let at = |lane: usize| {
+    for lane in first..places.count {
         let (packet, offset) = places.text(lane);
-        (lanes[packet].text.wrapping_add(offset), lanes[packet].len.wrapping_sub(offset))
-    };
-    if first == 0 && places.count == ABREAST && places.partial == 0 {
-        let mut texts = [core::ptr::null_mut::<u8>(); ABREAST];
-        let mut rows = stream;
-        // All loads before all stores: packets whose addresses agree in their last twelve bits would make each load wait
-        // for the store before it.
-        for (lane, row) in rows.iter_mut().enumerate() {
-            texts[lane] = at(lane).0;
-            // SAFETY: the place is in use and not partial, so 64 bytes of the packet's text are there.
-            *row = _mm512_xor_si512(*row, unsafe { _mm512_loadu_si512(texts[lane].cast()) });
-        }
-        for (text, row) in texts.into_iter().zip(rows) {
-            // SAFETY: as for the loads.
-            unsafe { _mm512_storeu_si512(text.cast(), row) };
-        }
-        return;
-    }
-    for (lane, stream) in stream.into_iter().enumerate().take(places.count).skip(first) {
-        let (text, left) = at(lane);
+        let (text, left) = (lanes[packet].text.wrapping_add(offset), lanes[packet].len.wrapping_sub(offset));
         // SAFETY: the place is in use: `left` bytes from `text` on are the packet's, at least one.
-        unsafe { xor_block(text, left, stream) };
+        unsafe { xor_block(text, left, stream[lane]) };
     }
 }
 

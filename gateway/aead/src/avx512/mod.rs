@@ -16,7 +16,7 @@ mod transpose;
 
 use core::arch::x86_64::*;
 
-use chacha20::{Cipher, apply};
+use chacha20::{Cipher, apply_part, apply_whole};
 use poly1305::{OneTimeKeys, tags};
 use schedule::{ABREAST, Places, Schedule};
 
@@ -56,13 +56,14 @@ pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
     let keys = one_time_keys(&columns);
     if places.count > lanes.len() {
         // SAFETY: the caller vouches for the lanes.
-        unsafe { apply(&columns, &places, lanes, lanes.len()) };
+        unsafe { apply_part(&columns, &places, lanes, lanes.len()) };
     }
     // SAFETY: as above.
     unsafe { apply_rest(&cipher, schedule, lanes) };
-    for (keys, lanes) in keys.iter().zip(lanes.chunks(LANES)) {
-        // SAFETY: as above; every lane's text is initialised.
-        let tags = words(unsafe { tags(keys, lanes) });
+    // SAFETY: as above; every lane's text is initialised.
+    let tags = unsafe { tags(&keys, lanes) };
+    for (tags, lanes) in tags.iter().zip(lanes.chunks(LANES)) {
+        let tags = words(tags);
         for (i, lane) in lanes.iter().enumerate() {
             // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
             unsafe { lane.text.add(lane.len).cast::<[u64; 2]>().write_unaligned([tags[0][i], tags[1][i]]) };
@@ -83,9 +84,10 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
     let columns = cipher.columns(&places);
     let keys = one_time_keys(&columns);
     let mut authentic = 0_u16;
-    for (group, (keys, lanes)) in keys.iter().zip(lanes.chunks(LANES)).enumerate() {
-        // SAFETY: the caller vouches for the lanes.
-        let tags = words(unsafe { tags(keys, lanes) });
+    // SAFETY: the caller vouches for the lanes.
+    let tags = unsafe { tags(&keys, lanes) };
+    for (group, (tags, lanes)) in tags.iter().zip(lanes.chunks(LANES)).enumerate() {
+        let tags = words(tags);
         for (i, lane) in lanes.iter().enumerate() {
             // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
             let given = unsafe { lane.text.add(lane.len).cast::<[u64; 2]>().read_unaligned() };
@@ -97,7 +99,7 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
     if authentic.count_ones() as usize == lanes.len() {
         if places.count > lanes.len() {
             // SAFETY: the caller vouches for the lanes.
-            unsafe { apply(&columns, &places, lanes, lanes.len()) };
+            unsafe { apply_part(&columns, &places, lanes, lanes.len()) };
         }
         // SAFETY: as above.
         unsafe { apply_rest(&cipher, schedule, lanes) };
@@ -138,8 +140,15 @@ unsafe fn apply_rest(cipher: &Cipher, mut schedule: Schedule<'_>, lanes: &[Lane]
     while places.count > 0 {
         // One round ahead, so that nothing waits for the schedule's stores.
         let next: Places = schedule.take();
+        let columns = cipher.columns(&places);
         // SAFETY: the caller vouches for the lanes.
-        unsafe { apply(&cipher.columns(&places), &places, lanes, 0) };
+        unsafe {
+            if places.are_whole() {
+                apply_whole(&columns, &places, lanes);
+            } else {
+                apply_part(&columns, &places, lanes, 0);
+            }
+        }
         places = next;
     }
 }
@@ -147,11 +156,11 @@ unsafe fn apply_rest(cipher: &Cipher, mut schedule: Schedule<'_>, lanes: &[Lane]
 /// Registers as arrays of words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn words(registers: [__m512i; 2]) -> [[u64; LANES]; 2] {
+fn words(registers: &[__m512i; 2]) -> [[u64; LANES]; 2] {
     let mut words = [[0; LANES]; 2];
     for (words, register) in words.iter_mut().zip(registers) {
         // SAFETY: an array is the size of a register.
-        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), register) };
+        unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), *register) };
     }
     words
 }
@@ -164,14 +173,33 @@ fn byte_mask(n: usize) -> __mmask64 {
 
 /// Tags under chosen one-time keys, for the tests of the arithmetic's edges.
 #[cfg(test)]
-pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8; TAG_LEN]> {
+pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8; crate::TAG_LEN]> {
     assert!(is_supported() && texts.len() <= BATCH);
-    let mut keys = [[0; BLOCK]; BATCH];
-    for (key, given) in keys.iter_mut().zip(one_time_keys) {
-        key[..32].copy_from_slice(given);
+    let mut order: Vec<usize> = (0..texts.len()).collect();
+    order.sort_by_key(|&i| core::cmp::Reverse(texts[i].len()));
+    let lane = |&i: &usize| Lane { text: texts[i].as_ptr().cast_mut(), len: texts[i].len(), counter: 0 };
+    let lanes: Vec<Lane> = order.iter().map(lane).collect();
+    let mut columns = [[[0_u32; LANES]; 8]; 2];
+    for (i, key) in order.iter().map(|&i| &one_time_keys[i]).enumerate() {
+        for (column, word) in columns[i / LANES].iter_mut().zip(key.chunks_exact(4)) {
+            column[i % LANES] = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+        }
     }
-    let lane = |text: &Vec<u8>| Lane { text: text.as_ptr().cast_mut(), len: text.len(), counter: 0 };
-    let lanes: Vec<Lane> = texts.iter().map(lane).collect();
-    // SAFETY: the engine is supported; the texts are borrowed for the call, which only reads them.
-    unsafe { tags(&keys, &lanes)[..texts.len()].to_vec() }
+    // SAFETY: the engine is supported; arrays are the size of registers; the texts are borrowed for the call, which only
+    // reads them.
+    let [first, second] = unsafe {
+        let load = |columns: [[u32; LANES]; 8]| columns.map(|column| _mm256_loadu_si256(column.as_ptr().cast()));
+        let [first, second] = columns;
+        let tags = tags(&[OneTimeKeys::new(load(first)), OneTimeKeys::new(load(second))], &lanes);
+        [words(&tags[0]), words(&tags[1])]
+    };
+    let tag = |at: usize| {
+        let i = order.iter().position(|&i| i == at).expect("every text has its lane");
+        let words = if i < LANES { first } else { second };
+        let mut tag = [0; crate::TAG_LEN];
+        tag[..8].copy_from_slice(&words[0][i % LANES].to_le_bytes());
+        tag[8..].copy_from_slice(&words[1][i % LANES].to_le_bytes());
+        tag
+    };
+    (0..texts.len()).map(tag).collect()
 }

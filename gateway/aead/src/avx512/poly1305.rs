@@ -118,61 +118,70 @@ fn sum(a: Number, b: Number) -> Number {
     [_mm512_add_epi64(a[0], b[0]), _mm512_add_epi64(a[1], b[1]), _mm512_add_epi64(a[2], b[2])]
 }
 
-/// Eight texts, their blocks aligned at the end: the last step of every lane is its packet's last one, and a shorter packet
-/// begins later.
+/// Eight texts, their blocks aligned at the end: the last step of every lane is its packet's last one, and a shorter
+/// packet begins later, after steps of nothing. The block with the length comes behind the steps.
 struct Texts {
     /// Where step 0 would begin.
     start: [*const u8; LANES],
     lens: [usize; LANES],
-    /// Blocks of each packet, the one with its length included.
-    blocks: __m512i,
     len: __m512i,
     steps: usize,
-    /// Steps at the start in which some lane has less than four blocks.
+    /// The first steps, in which some lane has less than four blocks.
     ragged: usize,
+    /// Behind these, some lane's last block is not full.
+    whole: usize,
+    /// Blocks at the start of step 0 that no lane has.
+    absent: usize,
+}
+
+const fn blocks_of(len: usize) -> usize {
+    len.div_ceil(TAG_LEN)
 }
 
 impl Texts {
+    /// Texts whose steps are counted as if `longest` were among them.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(lanes: &[Lane]) -> Self {
+    fn new(lanes: &[Lane], longest: usize) -> Self {
+        let steps = longest.div_ceil(BLOCK);
         let mut texts = Self {
             start: [core::ptr::null(); LANES],
             lens: [0; LANES],
-            blocks: _mm512_setzero_si512(),
             len: _mm512_setzero_si512(),
-            steps: 0,
+            steps,
             ragged: 0,
+            whole: steps,
+            absent: steps * STEP - blocks_of(longest),
         };
-        let blocks_of = |lane: &Lane| lane.len.div_ceil(TAG_LEN) + 1;
-        let most = lanes.iter().map(blocks_of).max().unwrap_or(1);
-        let fewest = lanes.iter().map(blocks_of).min().unwrap_or(1);
-        texts.steps = most.div_ceil(STEP);
-        texts.ragged = texts.steps - fewest / STEP;
-        let mut blocks = [0_u64; LANES];
-        let mut lens = [0_u64; LANES];
         for i in 0..LANES {
             // Lanes without a packet repeat the first one; their result is not looked at.
-            let lane = lanes.get(i).unwrap_or(&lanes[0]);
-            blocks[i] = blocks_of(lane) as u64;
-            lens[i] = lane.len as u64;
+            let lane = lanes[if i < lanes.len() { i } else { 0 }];
             texts.lens[i] = lane.len;
             texts.start[i] =
-                lane.text.wrapping_add(blocks_of(lane) * TAG_LEN).wrapping_sub(texts.steps * BLOCK).cast_const();
+                lane.text.wrapping_add(blocks_of(lane.len) * TAG_LEN).wrapping_sub(steps * BLOCK).cast_const();
+            texts.ragged = texts.ragged.max(steps - blocks_of(lane.len) / STEP);
+            if lane.len % TAG_LEN != 0 {
+                texts.whole = steps - 1;
+            }
         }
-        // SAFETY: each array is the size of a register.
-        let load = |words: &[u64; LANES]| unsafe { _mm512_loadu_si512(words.as_ptr().cast()) };
-        (texts.blocks, texts.len) = (load(&blocks), load(&lens));
+        // SAFETY: the array is the size of a register, and usize has 64 bits on x86_64.
+        texts.len = unsafe { _mm512_loadu_si512(texts.lens.as_ptr().cast()) };
         texts
     }
 
-    /// The words of a step in which every lane has four blocks of text, by columns.
+    /// Whether every lane has four full blocks in a step.
+    #[inline(always)]
+    fn is_whole(&self, step: usize) -> bool {
+        step >= self.ragged && step < self.whole
+    }
+
+    /// The words of a whole step, by columns.
     ///
     /// # Safety
-    /// `step` is neither ragged nor the last.
+    /// The step is whole; the texts may be read.
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn whole(&self, step: usize) -> [__m512i; LANES] {
+    unsafe fn columns(&self, step: usize) -> [__m512i; LANES] {
         let mut rows = [_mm512_setzero_si512(); LANES];
         for (row, start) in rows.iter_mut().zip(&self.start) {
             // SAFETY: all 64 bytes lie in the packet's text.
@@ -181,129 +190,235 @@ impl Texts {
         transpose_8(&rows)
     }
 
-    /// The words of any step, by columns: zeros before a packet's first byte and behind its last one, its length in the last
-    /// block.
+    /// The words of any step, by columns: zeros before a packet's first byte and behind its last one.
+    ///
+    /// # Safety
+    /// The texts may be read.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn columns_of_part(&self, step: usize) -> [__m512i; LANES] {
+        let mut rows = [_mm512_setzero_si512(); LANES];
+        for i in 0..LANES {
+            // Bytes from this step's start to the end of the packet's last block.
+            let ahead = (self.steps - step) * BLOCK;
+            let whole = blocks_of(self.lens[i]) * TAG_LEN;
+            let before = byte_mask(ahead.saturating_sub(whole));
+            let within = byte_mask((self.lens[i] + ahead).saturating_sub(whole));
+            let at = self.start[i].wrapping_add(step * BLOCK);
+            // SAFETY: masked-off bytes are not read; the others lie in the packet's text.
+            rows[i] = unsafe { _mm512_maskz_loadu_epi8(within & !before, at.cast()) };
+        }
+        transpose_8(&rows)
+    }
+
+    /// Bit 128 of block `index` of a step, in the lanes that have the block.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn top_bit(&self, step: usize, index: usize) -> __m512i {
+        // A packet has the block where it has more bytes than lie behind the block's end.
+        let behind = ((self.steps - step) * STEP - index - 1) * TAG_LEN;
+        let there = _mm512_cmpgt_epi64_mask(self.len, _mm512_set1_epi64(behind as i64));
+        _mm512_maskz_set1_epi64(there, TOP_BIT)
+    }
+
+    /// The limbs of any step's blocks.
     ///
     /// # Safety
     /// The texts may be read.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn part(&self, step: usize) -> [__m512i; LANES] {
-        let mut rows = [_mm512_setzero_si512(); LANES];
-        for (i, row) in rows.iter_mut().enumerate() {
-            let blocks = self.lens[i].div_ceil(TAG_LEN) + 1;
-            // Bytes from the packet's end, its length block included, back to this step's start; the packet's own.
-            let (back, whole) = ((self.steps - step) * BLOCK, blocks * TAG_LEN);
-            let before = byte_mask(back.saturating_sub(whole));
-            let within = byte_mask((self.lens[i] + back).saturating_sub(whole));
-            let at = self.start[i].wrapping_add(step * BLOCK);
-            // SAFETY: masked-off bytes are not read; the others lie in the packet's text.
-            *row = unsafe { _mm512_maskz_loadu_epi8(within & !before, at.cast()) };
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+    unsafe fn blocks(&self, step: usize) -> [Number; STEP] {
+        let mut blocks = [[_mm512_setzero_si512(); 3]; STEP];
+        // SAFETY: the caller vouches for the texts.
+        let columns =
+            if self.is_whole(step) { unsafe { self.columns(step) } } else { unsafe { self.columns_of_part(step) } };
+        for (index, block) in blocks.iter_mut().enumerate() {
+            *block = limbs(columns[2 * index], columns[2 * index + 1]);
+            block[2] = _mm512_or_si512(block[2], self.top_bit(step, index));
         }
-        let mut columns = transpose_8(&rows);
-        if step + 1 == self.steps {
-            // 64 zero bits (no associated data) and the length of the text.
-            columns[LANES - 1] = self.len;
-        }
-        columns
-    }
-
-    /// Bit 128 of block `index` of a step, in the lanes that have it.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn top_bit(&self, step: usize, index: usize) -> __m512i {
-        let behind = (self.steps - step) * STEP - index;
-        let there = _mm512_cmpge_epi64_mask(self.blocks, _mm512_set1_epi64(behind as i64));
-        _mm512_maskz_set1_epi64(there, TOP_BIT)
+        blocks
     }
 }
 
-/// The tags of up to eight packets, as 64-bit words by columns.
+/// A computation on up to eight packets.
+pub(super) struct Poly1305 {
+    r: Number,
+    pad: [__m512i; 2],
+    h: Number,
+    texts: Texts,
+}
+
+/// The tags of a batch, as 64-bit words by columns. Lanes are sorted by length, longest first.
 ///
 /// # Safety
 /// `lanes` is not empty; its texts may be read.
-#[inline]
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
-pub(super) unsafe fn tags(keys: &OneTimeKeys, lanes: &[Lane]) -> [__m512i; 2] {
-    // The clamp of RFC 8439, section 2.5.
-    let r = limbs(
-        _mm512_and_si512(keys.r[0], _mm512_set1_epi64(0x0fff_fffc_0fff_ffff)),
-        _mm512_and_si512(keys.r[1], _mm512_set1_epi64(0x0fff_fffc_0fff_fffc)),
-    );
-    let texts = Texts::new(lanes);
+pub(super) unsafe fn tags(keys: &[OneTimeKeys; 2], lanes: &[Lane]) -> [[__m512i; 2]; 2] {
+    let (first, second) = lanes.split_at(lanes.len().min(LANES));
+    let mut a = Poly1305::new(&keys[0], first, first[0].len);
     // SAFETY: the caller vouches for the texts.
-    let h = if texts.steps < POWERS_PAY {
-        unsafe { absorb_singly(&Factor::new(r), &texts) }
-    } else {
-        unsafe { absorb_by_four(r, &texts) }
-    };
-    finish(h, keys.pad)
-}
-
-/// Steps from which on it pays to compute powers of r.
-const POWERS_PAY: usize = 4;
-
-/// Block by block: `h = (h + block) * r`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
-unsafe fn absorb_singly(r: &Factor, texts: &Texts) -> Number {
-    let mut h = [_mm512_setzero_si512(); 3];
-    for step in 0..texts.steps {
-        // SAFETY: the caller vouches for the texts.
-        let columns = unsafe { texts.part(step) };
-        for block in 0..STEP {
-            let mut m = limbs(columns[2 * block], columns[2 * block + 1]);
-            m[2] = _mm512_or_si512(m[2], texts.top_bit(step, block));
-            let mut product = Sum::zero();
-            product.add_product(sum(h, m), r);
-            h = product.carried();
+    unsafe {
+        if second.is_empty() {
+            a.absorb();
+            return [a.finish(); 2];
         }
-    }
-    h
-}
-
-/// Four blocks at a time: `h = (h + m0) * r^4 + m1 * r^3 + m2 * r^2 + m3 * r`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
-unsafe fn absorb_by_four(r: Number, texts: &Texts) -> Number {
-    let r1 = Factor::new(r);
-    let times = |a: Number, factor: &Factor| {
-        let mut product = Sum::zero();
-        product.add_product(a, factor);
-        product.carried()
-    };
-    let r2 = Factor::new(times(r, &r1));
-    let r3 = Factor::new(times(r2.r, &r1));
-    let r4 = Factor::new(times(r2.r, &r2));
-    let factors = [&r4, &r3, &r2, &r1];
-    let top = _mm512_set1_epi64(TOP_BIT);
-    let mut h = [_mm512_setzero_si512(); 3];
-    for step in 0..texts.steps {
-        let mut m = [[_mm512_setzero_si512(); 3]; STEP];
-        if step < texts.ragged || step + 1 == texts.steps {
-            // SAFETY: the caller vouches for the texts.
-            let columns = unsafe { texts.part(step) };
-            for (block, m) in m.iter_mut().enumerate() {
-                *m = limbs(columns[2 * block], columns[2 * block + 1]);
-                m[2] = _mm512_or_si512(m[2], texts.top_bit(step, block));
-            }
+        let mut b;
+        if first[0].len < POWERS_PAY {
+            b = Poly1305::new(&keys[1], second, first[0].len);
+            absorb_singly([&mut a, &mut b]);
         } else {
-            // SAFETY: as above; the step is neither ragged nor the last.
-            let columns = unsafe { texts.whole(step) };
-            for (block, m) in m.iter_mut().enumerate() {
-                *m = limbs(columns[2 * block], columns[2 * block + 1]);
-                m[2] = _mm512_or_si512(m[2], top);
+            b = Poly1305::new(&keys[1], second, second[0].len);
+            a.absorb();
+            b.absorb();
+        }
+        [a.finish(), b.finish()]
+    }
+}
+
+/// Length from which on it pays to compute powers of r.
+const POWERS_PAY: usize = 192;
+
+/// Block by block: `h = (h + block) * r`. Computations are interleaved, so that none waits for itself alone.
+///
+/// # Safety
+/// The texts may be read; all computations have the same number of steps.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+unsafe fn absorb_singly<const N: usize>(polys: [&mut Poly1305; N]) {
+    let mut factors = [Factor::new(polys[0].r); N];
+    for (factor, poly) in factors.iter_mut().zip(&polys) {
+        *factor = Factor::new(poly.r);
+    }
+    for step in 0..polys[0].texts.steps {
+        let mut blocks = [[[_mm512_setzero_si512(); 3]; STEP]; N];
+        for (blocks, poly) in blocks.iter_mut().zip(&polys) {
+            // SAFETY: the caller vouches for the texts.
+            *blocks = unsafe { poly.texts.blocks(step) };
+        }
+        let absent = if step == 0 { polys[0].texts.absent } else { 0 };
+        for index in absent..STEP {
+            for n in 0..N {
+                polys[n].h = product(sum(polys[n].h, blocks[n][index]), &factors[n]);
             }
         }
-        // The product that waits for the step before comes last.
-        let mut products = Sum::zero();
-        for block in (1..STEP).rev() {
-            products.add_product(m[block], factors[block]);
-        }
-        products.add_product(sum(h, m[0]), factors[0]);
-        h = products.carried();
     }
-    h
+    for n in 0..N {
+        polys[n].absorb_length(&factors[n]);
+    }
+}
+
+impl Poly1305 {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vbmi2")]
+    fn new(keys: &OneTimeKeys, lanes: &[Lane], longest: usize) -> Self {
+        // The clamp of RFC 8439, section 2.5.
+        let r = limbs(
+            _mm512_and_si512(keys.r[0], _mm512_set1_epi64(0x0fff_fffc_0fff_ffff)),
+            _mm512_and_si512(keys.r[1], _mm512_set1_epi64(0x0fff_fffc_0fff_fffc)),
+        );
+        Self { r, pad: keys.pad, h: [_mm512_setzero_si512(); 3], texts: Texts::new(lanes, longest) }
+    }
+
+    /// Absorbs all text.
+    ///
+    /// # Safety
+    /// The texts may be read.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+    unsafe fn absorb(&mut self) {
+        if self.texts.steps * BLOCK < POWERS_PAY {
+            // SAFETY: the caller vouches for the texts.
+            unsafe { absorb_singly([self]) };
+        } else {
+            // SAFETY: as above.
+            unsafe { self.absorb_by_four() };
+        }
+    }
+
+    /// Four blocks at a time: `h = (h + m0) * r^4 + m1 * r^3 + m2 * r^2 + m3 * r`.
+    ///
+    /// # Safety
+    /// The texts may be read.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+    unsafe fn absorb_by_four(&mut self) {
+        let r1 = Factor::new(self.r);
+        let r2 = Factor::new(product(self.r, &r1));
+        let r3 = Factor::new(product(r2.r, &r1));
+        let r4 = Factor::new(product(r2.r, &r2));
+        let factors = [r4, r3, r2, r1];
+        let steps = self.texts.steps;
+        let ragged = self.texts.ragged.min(steps);
+        // SAFETY: the caller vouches for the texts.
+        unsafe { self.absorb_parts(&factors, 0..ragged) };
+        let top = _mm512_set1_epi64(TOP_BIT);
+        let mut h = self.h;
+        for step in ragged..self.texts.whole {
+            let mut blocks = [[_mm512_setzero_si512(); 3]; STEP];
+            // SAFETY: as above; the step is whole.
+            let columns = unsafe { self.texts.columns(step) };
+            for (index, block) in blocks.iter_mut().enumerate() {
+                *block = limbs(columns[2 * index], columns[2 * index + 1]);
+                block[2] = _mm512_or_si512(block[2], top);
+            }
+            h = four_products(h, &blocks, &factors);
+        }
+        self.h = h;
+        // SAFETY: as above.
+        unsafe { self.absorb_parts(&factors, self.texts.whole.max(ragged)..steps) };
+        self.absorb_length(&r1);
+    }
+
+    /// Steps in which packets begin or end.
+    ///
+    /// # Safety
+    /// The texts may be read.
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
+    unsafe fn absorb_parts(&mut self, factors: &[Factor; STEP], steps: core::ops::Range<usize>) {
+        for step in steps {
+            // SAFETY: the caller vouches for the texts.
+            let blocks = unsafe { self.texts.blocks(step) };
+            self.h = four_products(self.h, &blocks, factors);
+        }
+    }
+
+    /// The last block: 64 zero bits (no associated data), and the length of the text.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+    fn absorb_length(&mut self, r: &Factor) {
+        let mut block = limbs(_mm512_setzero_si512(), self.texts.len);
+        block[2] = _mm512_or_si512(block[2], _mm512_set1_epi64(TOP_BIT));
+        self.h = product(sum(self.h, block), r);
+    }
+
+    /// Reduces fully, and adds the second half of each key.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn finish(&self) -> [__m512i; 2] {
+        finish(self.h, self.pad)
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn product(a: Number, factor: &Factor) -> Number {
+    let mut product = Sum::zero();
+    product.add_product(a, factor);
+    product.carried()
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn four_products(h: Number, blocks: &[Number; STEP], factors: &[Factor; STEP]) -> Number {
+    let mut products = Sum::zero();
+    // The product that waits for the step before comes last.
+    for index in (1..STEP).rev() {
+        products.add_product(blocks[index], &factors[index]);
+    }
+    products.add_product(sum(h, blocks[0]), &factors[0]);
+    products.carried()
 }
 
 /// Reduces fully, and adds the second half of each key.

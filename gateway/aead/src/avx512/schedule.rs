@@ -23,13 +23,19 @@ pub(super) struct Places {
     /// Lanes in use, from the first one on.
     pub(super) count: usize,
     /// Lanes whose packet ends before the block does, bit by bit.
-    pub(super) partial: u16,
+    partial: u16,
     /// The block numbers again, and the packets' indices in the batch.
     blocks: [u32; ABREAST],
     packets: [u8; ABREAST],
 }
 
 impl Places {
+    /// Whether all lanes are in use, each for 64 bytes.
+    #[inline(always)]
+    pub(super) fn are_whole(&self) -> bool {
+        self.count == ABREAST && self.partial == 0
+    }
+
     /// Index of a lane's packet, and offset of the lane's block in the packet's text.
     #[inline(always)]
     pub(super) fn text(&self, lane: usize) -> (usize, usize) {
