@@ -15,6 +15,8 @@ mod edges;
 mod engine;
 #[cfg(target_arch = "x86_64")]
 mod multibuffer;
+#[cfg(target_arch = "x86_64")]
+mod wipe;
 
 pub use engine::{Engine, EngineUnavailable, select};
 

@@ -31,6 +31,7 @@ pub(crate) fn seal_burst(burst: &mut [Packet<'_>]) {
             unsafe { avx512::seal(&part[usize::from(batch[0])].key.words, &lanes[..count]) };
         });
     }
+    crate::wipe::dead_stack();
 }
 
 /// Opens a burst. The caller has found [`avx512::is_supported`] true.
@@ -53,6 +54,7 @@ pub(crate) fn open_burst(burst: &mut [Packet<'_>]) {
             }
         });
     }
+    crate::wipe::dead_stack();
 }
 
 /// How many packets a batch must have to cost less than `ring` does for them one by one, whatever their

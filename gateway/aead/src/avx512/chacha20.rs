@@ -102,11 +102,14 @@ pub(super) unsafe fn apply_whole(columns: &[__m512i; 16], places: &Places, lanes
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn apply_part(columns: &[__m512i; 16], places: &Places, lanes: &[Lane], first: usize) {
     let stream = transpose_16(columns);
-    for lane in first..places.count {
+    for (lane, stream) in stream.iter().enumerate() {
+        if lane < first || lane >= places.count {
+            continue;
+        }
         let (packet, offset) = places.text(lane);
         let (text, left) = (lanes[packet].text.wrapping_add(offset), lanes[packet].len.wrapping_sub(offset));
         // SAFETY: the place is in use: `left` bytes from `text` on are the packet's, at least one.
-        unsafe { xor_block(text, left, stream[lane]) };
+        unsafe { xor_block(text, left, *stream) };
     }
 }
 

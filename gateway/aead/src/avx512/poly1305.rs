@@ -160,7 +160,7 @@ impl Texts {
             texts.start[i] =
                 lane.text.wrapping_add(blocks_of(lane.len) * TAG_LEN).wrapping_sub(steps * BLOCK).cast_const();
             texts.ragged = texts.ragged.max(steps - blocks_of(lane.len) / STEP);
-            if lane.len % TAG_LEN != 0 {
+            if !lane.len.is_multiple_of(TAG_LEN) {
                 texts.whole = steps - 1;
             }
         }
@@ -198,15 +198,15 @@ impl Texts {
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn columns_of_part(&self, step: usize) -> [__m512i; LANES] {
         let mut rows = [_mm512_setzero_si512(); LANES];
-        for i in 0..LANES {
-            // Bytes from this step's start to the end of the packet's last block.
-            let ahead = (self.steps - step) * BLOCK;
-            let whole = blocks_of(self.lens[i]) * TAG_LEN;
+        // Bytes from this step's start to the end of a packet's last block.
+        let ahead = (self.steps - step) * BLOCK;
+        for (row, (len, start)) in rows.iter_mut().zip(self.lens.iter().zip(&self.start)) {
+            let whole = blocks_of(*len) * TAG_LEN;
             let before = byte_mask(ahead.saturating_sub(whole));
-            let within = byte_mask((self.lens[i] + ahead).saturating_sub(whole));
-            let at = self.start[i].wrapping_add(step * BLOCK);
+            let within = byte_mask((len + ahead).saturating_sub(whole));
+            let at = start.wrapping_add(step * BLOCK);
             // SAFETY: masked-off bytes are not read; the others lie in the packet's text.
-            rows[i] = unsafe { _mm512_maskz_loadu_epi8(within & !before, at.cast()) };
+            *row = unsafe { _mm512_maskz_loadu_epi8(within & !before, at.cast()) };
         }
         transpose_8(&rows)
     }
@@ -230,8 +230,7 @@ impl Texts {
     unsafe fn blocks(&self, step: usize) -> [Number; STEP] {
         let mut blocks = [[_mm512_setzero_si512(); 3]; STEP];
         // SAFETY: the caller vouches for the texts.
-        let columns =
-            if self.is_whole(step) { unsafe { self.columns(step) } } else { unsafe { self.columns_of_part(step) } };
+        let columns = unsafe { if self.is_whole(step) { self.columns(step) } else { self.columns_of_part(step) } };
         for (index, block) in blocks.iter_mut().enumerate() {
             *block = limbs(columns[2 * index], columns[2 * index + 1]);
             block[2] = _mm512_or_si512(block[2], self.top_bit(step, index));
@@ -296,11 +295,12 @@ unsafe fn absorb_singly<const N: usize>(polys: [&mut Poly1305; N]) {
             // SAFETY: the caller vouches for the texts.
             *blocks = unsafe { poly.texts.blocks(step) };
         }
-        let absent = if step == 0 { polys[0].texts.absent } else { 0 };
-        for index in absent..STEP {
+        let mut index = if step == 0 { polys[0].texts.absent } else { 0 };
+        while index < STEP {
             for n in 0..N {
                 polys[n].h = product(sum(polys[n].h, blocks[n][index]), &factors[n]);
             }
+            index += 1;
         }
     }
     for n in 0..N {
