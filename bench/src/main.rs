@@ -23,6 +23,7 @@ struct Arguments {
 enum Command {
     /// The packet's way without sockets, piece by piece: needs no privileges.
     Micro(micro::Arguments),
+    Throughput(throughput::command::Arguments),
     Calibrate(throughput::calibrate::Arguments),
 }
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Micro(arguments) => micro::run(&arguments),
+        Command::Throughput(arguments) => throughput::command::run(&arguments),
         Command::Calibrate(arguments) => throughput::calibrate::run(&arguments),
     };
     match result {

@@ -98,6 +98,8 @@ pub struct Wan {
     pub ring: u32,
     /// Busy polling budget; `None` for off.
     pub busy_poll: Option<u32>,
+    /// Source ports beside the listen port, for peers that agree to them.
+    pub source_ports: u8,
 }
 
 /// Which backend the wan side uses.
@@ -200,6 +202,8 @@ pub struct Peer {
     pub allowed_ips: Vec<IpNet>,
     /// Interval of persistent keepalives.
     pub persistent_keepalive: Option<Duration>,
+    /// Speak the control channel with it.
+    pub extensions: bool,
 }
 
 /// An endpoint as written: an address or a host name, and a port.

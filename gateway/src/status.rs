@@ -65,8 +65,28 @@ pub struct Status {
     pub xdp_verdicts: BTreeMap<String, u64>,
     /// Packets dropped by the lanes and the control task, by reason; zeros are left out.
     pub drops: BTreeMap<String, u64>,
+    /// The control channel.
+    #[serde(default)]
+    pub channel: ChannelStatus,
     /// Every peer.
     pub peers: Vec<PeerStatus>,
+}
+
+/// The control channel, over all peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChannelStatus {
+    /// Source ports that the gateway can send from, its listen port included.
+    pub source_ports: usize,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// Messages received and understood.
+    pub messages_received: u64,
+    /// Fields skipped as a later version's.
+    pub fields_ignored: u64,
+    /// Source ports proven towards a peer.
+    pub ports_proven: u64,
+    /// Source ports given up, for want of an answer or for loss.
+    pub ports_lost: u64,
 }
 
 /// The wan side.
@@ -201,4 +221,22 @@ pub struct PeerStatus {
     pub rx_packets: u64,
     /// Transport data packets sent.
     pub tx_packets: u64,
+    /// What it can do beyond WireGuard; `None` for a stock peer, one that has not answered yet, or with extensions off.
+    #[serde(default)]
+    pub extensions: Option<ExtensionsStatus>,
+}
+
+/// What was agreed with a peer over the control channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtensionsStatus {
+    /// Version of the control channel.
+    pub version: u8,
+    /// What the peer can do.
+    pub features: Vec<String>,
+    /// Source ports that packets for it leave from.
+    pub ports_out: usize,
+    /// Source ports that its packets come from.
+    pub ports_in: usize,
+    /// Several ports were tried and do not get through, as with some NATs.
+    pub ports_refused: bool,
 }

@@ -123,7 +123,8 @@ fn tables(site: Site, plan: Plan, session: &Arc<Session>, if_index: u32) -> Tabl
     });
     let path = Path { remote: SocketAddr::new(theirs, PORT), local: Some(ours), wire };
     let shared = Arc::clone(&session.shared);
-    let entry = PeerEntry { id: PEER, shared, session: Some(Arc::clone(session)), path: Some(Arc::new(path)) };
+    let entry =
+        PeerEntry { session: Some(Arc::clone(session)), path: Some(Arc::new(path)), ..PeerEntry::new(PEER, shared) };
     tables.peers.set(PEER.slot as usize, Some(Arc::new(entry)));
     tables
 }

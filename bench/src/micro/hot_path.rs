@@ -189,7 +189,7 @@ fn tables(own: u8, other: u8) -> Tables {
     let mut tables = Tables::new(MTU);
     tables.listen_port = PORT;
     tables.sessions.set(index(own).slot(), Some(Arc::clone(&session)));
-    let entry = PeerEntry { id: PEER, shared, session: Some(session), path: Some(Arc::new(path)) };
+    let entry = PeerEntry { session: Some(session), path: Some(Arc::new(path)), ..PeerEntry::new(PEER, shared) };
     tables.peers.set(PEER.slot as usize, Some(Arc::new(entry)));
     let net = format!("10.0.{other}.0/24").parse().expect("a prefix");
     Arc::make_mut(&mut tables.routes).insert(net, PEER);

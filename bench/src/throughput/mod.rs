@@ -7,9 +7,23 @@
 //! Enters: what to measure. Leaves: figures. Never does: touch a network interface of the machine itself.
 
 pub(crate) mod calibrate;
+pub(crate) mod campaign;
+pub(crate) mod command;
+pub(crate) mod cpu;
+pub(crate) mod environment;
 pub(crate) mod frame;
+pub(crate) mod gateway;
+pub(crate) mod implementation;
 pub(crate) mod latency;
+pub(crate) mod measuring;
+pub(crate) mod plan;
+pub(crate) mod process;
+pub(crate) mod report;
+pub(crate) mod results;
+pub(crate) mod scrape;
 pub(crate) mod search;
+pub(crate) mod statistics;
 pub(crate) mod tcp;
 pub(crate) mod topology;
 pub(crate) mod trial;
+pub(crate) mod uapi;

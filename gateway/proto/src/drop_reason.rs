@@ -65,6 +65,16 @@ drop_reasons! {
     SourceNotAllowed => "source_not_allowed",
     /// The inner packet has no hop left, and came by a ring all the same: the kernel answers such packets.
     HopLimit => "hop_limit",
+    /// An inner packet from the lan side that claims to be of the control channel, which only gateways speak.
+    ChannelSpoofed => "channel_spoofed",
+    /// More messages of the control channel at once than a peer's share.
+    ChannelRate => "channel_rate",
+    /// A message of the control channel that does not parse.
+    ChannelMalformed => "channel_malformed",
+    /// A message of the control channel of a version or type that is not known.
+    ChannelUnknown => "channel_unknown",
+    /// A message of the control channel that answers nothing, or that nothing is to follow from.
+    ChannelUnexpected => "channel_unexpected",
     /// No peer has the inner destination in its allowed IPs.
     NoRoute => "no_route",
     /// The peer has no endpoint yet.

@@ -4,6 +4,7 @@
 //! `poll_transmit` and `poll_event` until both are empty, then sleep until `poll_timeout`.
 
 mod activity;
+mod channel;
 mod configure;
 mod receive;
 mod sessions;
@@ -13,7 +14,7 @@ mod types;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
 use rand::{RngCore, SeedableRng};
@@ -21,9 +22,10 @@ use rand_chacha::ChaCha20Rng;
 use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
+use crate::channel::{ChannelConfig, ChannelCounters};
 use crate::cookie::{CookieMaker, MacKeys};
 use crate::indices::Indices;
-use crate::message::INITIATION_LEN;
+use crate::message::{DataHeader, INITIATION_LEN, TAG_LEN};
 use crate::noise::Identity;
 use crate::peer_table::PeerTable;
 use crate::rate_limit::{LoadMeter, SourceLimit};
@@ -31,7 +33,7 @@ use crate::timer::Timers;
 use crate::{AllowedIps, PeerId};
 
 use transmit::Outgoing;
-pub use types::{Event, PeerConfig, PeerUpdate, PeerView, Transmit, WallClock};
+pub use types::{ChannelView, Event, PeerConfig, PeerUpdate, PeerView, Transmit, WallClock};
 
 /// One WireGuard interface, of up to [`crate::tuning::PEERS_MAX`] peers.
 pub struct Endpoint {
@@ -50,19 +52,29 @@ pub struct Endpoint {
     cookies: CookieMaker,
     load: LoadMeter,
     sources: SourceLimit,
+    /// Tells this run of the gateway from others.
+    instance: u64,
+    channel: ChannelConfig,
+    channel_counters: ChannelCounters,
+    /// Our address on the control channel, with a key.
+    channel_address: Option<Ipv6Addr>,
     /// The wall clock when it was last handed in, for calls that do not hand it in.
     wall: Option<(Instant, SystemTime)>,
 }
 
 impl Endpoint {
     /// The largest datagram that `poll_transmit` writes.
-    pub const MAX_TRANSMIT: usize = INITIATION_LEN;
+    pub const MAX_TRANSMIT: usize = {
+        let sealed = size_of::<DataHeader>() + crate::channel::PACKET_WRITTEN_MAX + TAG_LEN;
+        if sealed > INITIATION_LEN { sealed } else { INITIATION_LEN }
+    };
 
     /// An interface without key or peers. `seed` feeds its random numbers; `epoch` is the base of coarse times.
     #[must_use]
     pub fn new(epoch: Instant, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let sources = SourceLimit::new(rng.next_u64());
+        let instance = rng.next_u64();
         Self {
             epoch,
             rng,
@@ -78,6 +90,10 @@ impl Endpoint {
             cookies: CookieMaker::new(),
             load: LoadMeter::default(),
             sources,
+            instance,
+            channel: ChannelConfig::default(),
+            channel_counters: ChannelCounters::default(),
+            channel_address: None,
             wall: None,
         }
     }
@@ -120,9 +136,12 @@ impl Endpoint {
         if peer.endpoint == Some(remote) && peer.local == local {
             return;
         }
-        peer.endpoint = Some(remote);
+        let moved = peer.endpoint.replace(remote);
         peer.local = local;
         self.events.push_back(Event::EndpointChanged { peer: id, remote, local });
+        if moved.is_some_and(|moved| moved != remote) {
+            self.channel_moved(id, moved.map(|moved| moved.ip()) != Some(remote.ip()));
+        }
     }
 
     /// Lets the kernel choose our address again, as the way to the peer seems to be broken.

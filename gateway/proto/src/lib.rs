@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allowed_ips;
+pub mod channel;
 pub mod constants;
 mod cookie;
 mod drop_reason;
@@ -34,6 +35,7 @@ mod timestamp;
 pub mod tuning;
 
 pub use allowed_ips::{AllowedIps, Owner, Prefixes};
+pub use channel::{Alternates, ChannelConfig, ChannelCounters, Spread};
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, Event, PeerConfig, PeerUpdate, Transmit, WallClock};
 pub use pending::Pending;

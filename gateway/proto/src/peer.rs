@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use zeroize::Zeroizing;
 
+use crate::channel::PeerChannel;
 use crate::constants::COOKIE_LIFETIME;
 use crate::cookie::{Cookie, MacKeys};
 use crate::keypairs::Keypairs;
@@ -80,6 +81,8 @@ pub(crate) struct Peer {
     pub(crate) attempts: Attempts,
     pub(crate) accepted: Accepted,
     pub(crate) watch: Watch,
+    /// The control channel; `None` when it is switched off for this peer.
+    pub(crate) channel: Option<Box<PeerChannel>>,
     cookie: Option<(Cookie, Instant)>,
     last_mac1: Option<[u8; MAC_LEN]>,
     pub(crate) last_handshake: Option<SystemTime>,
@@ -102,6 +105,7 @@ impl Peer {
             attempts: Attempts::default(),
             accepted: Accepted::default(),
             watch: Watch::default(),
+            channel: Some(Box::new(PeerChannel::new(&public_key))),
             cookie: None,
             last_mac1: None,
             last_handshake: None,

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use landbridge_aead::Key;
 
 use crate::ReplayWindow;
+use crate::tuning::{CHANNEL_BURST, CHANNEL_INTERVAL_MS};
 
 /// A peer's place in the tables. The generation tells a peer from an earlier one in the same slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -184,6 +185,8 @@ pub struct PeerShared {
     rx_packets: AtomicU64,
     active: AtomicBool,
     wants_session: AtomicBool,
+    /// Until when the peer's messages on the control channel have used up its share, in milliseconds.
+    channel_used_ms: AtomicU64,
 }
 
 impl PeerShared {
@@ -202,6 +205,7 @@ impl PeerShared {
             rx_packets: AtomicU64::new(0),
             active: AtomicBool::new(false),
             wants_session: AtomicBool::new(false),
+            channel_used_ms: AtomicU64::new(0),
         }
     }
 
@@ -258,6 +262,16 @@ impl PeerShared {
     /// Clears the mark that [`PeerShared::want_session`] set; true when it was set.
     pub fn take_wants_session(&self) -> bool {
         self.wants_session.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether one more message of the control channel is within the peer's share; it is then counted.
+    pub fn admit_channel(&self, now: Instant) -> bool {
+        let now_ms = now.saturating_duration_since(self.epoch).as_millis() as u64;
+        let used = |used: u64| {
+            let used = used.max(now_ms) + CHANNEL_INTERVAL_MS;
+            (used - now_ms <= CHANNEL_INTERVAL_MS * CHANNEL_BURST).then_some(used)
+        };
+        self.channel_used_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, used).is_ok()
     }
 
     /// When transport data that was not a keepalive was last sent.
@@ -346,6 +360,16 @@ mod tests {
         assert_eq!(session.sent_messages(), LIMIT - 3);
         assert_eq!(session.take_counters(3), Some(LIMIT - 3));
         assert_eq!(session.take_counters(1), None);
+    }
+
+    #[test]
+    fn a_peer_has_a_burst_of_channel_messages_and_then_its_rate() {
+        let start = Instant::now();
+        let shared = PeerShared::new(start);
+        let admitted = (0..1000).filter(|_| shared.admit_channel(start)).count() as u64;
+        assert_eq!(admitted, CHANNEL_BURST);
+        let later = (1..=1000).filter(|ms| shared.admit_channel(start + Duration::from_millis(*ms))).count() as u64;
+        assert_eq!(later, 1000 / CHANNEL_INTERVAL_MS);
     }
 
     /// Lanes whose bursts do not fit any more must not move the counter under those whose do.

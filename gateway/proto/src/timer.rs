@@ -15,6 +15,8 @@ pub(crate) enum Timer {
     NewHandshake,
     /// Send a keepalive, whatever happened.
     PersistentKeepalive,
+    /// Something of the control channel.
+    Channel,
     /// Wipe every key.
     ZeroKeys,
 }

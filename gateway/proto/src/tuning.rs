@@ -31,3 +31,8 @@ pub(crate) const SOURCE_WAYS: usize = 8;
 
 /// Messages that wait for `poll_transmit`, beside one initiation and one keepalive per peer.
 pub(crate) const OUTGOING_MAX: usize = 4096;
+
+/// The mean time between messages on the control channel that are taken from one peer.
+pub(crate) const CHANNEL_INTERVAL_MS: u64 = 20;
+/// How many of them may come at once: a probe of each source port and as many answers, with room.
+pub(crate) const CHANNEL_BURST: u64 = 64;

@@ -76,6 +76,11 @@ fn summary(loaded: &Loaded, text: &mut String) {
     }
     lines.push(("wan", wan(settings)));
     lines.push(("lan", lan(settings)));
+    let beside = match settings.wan.source_ports {
+        0 => "the listen port".to_owned(),
+        ports => format!("the listen port and {ports} more, for peers that agree to them"),
+    };
+    lines.push(("source ports", beside));
     let lanes = settings.lanes.map_or_else(|| "by cores and queues".to_owned(), |lanes| lanes.to_string());
     let frames =
         sized(settings.frames_per_lane, "frames by the number of queues", |frames| format!("{frames} frames each"));
@@ -164,15 +169,17 @@ fn describe(peer: &Peer, text: &mut String) {
     let keepalive =
         peer.persistent_keepalive.map_or_else(|| "off".to_owned(), |every| format!("every {} s", every.as_secs()));
     let shared = if peer.preshared_key.is_some() { "yes" } else { "no" };
+    let extensions = if peer.extensions { "where it has them" } else { "off" };
     let _infallible = writeln!(
         text,
-        "peer {}{name}\n  {:<12} {endpoint}\n  {:<12} {}\n  {:<12} {keepalive}\n  {:<12} {shared}",
+        "peer {}{name}\n  {:<12} {endpoint}\n  {:<12} {}\n  {:<12} {keepalive}\n  {:<12} {shared}\n  {:<12} {extensions}",
         peer.public_key,
         "endpoint",
         "allowed ips",
         join(&peer.allowed_ips, "none: no packet can go to it"),
         "keepalive",
         "preshared",
+        "extensions",
     );
 }
 

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 
 use super::{args, output};
 use crate::status::{
-    InterfaceStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus, fetch,
-    socket_path,
+    ExtensionsStatus, InterfaceStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus,
+    fetch, socket_path,
 };
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
@@ -184,6 +184,16 @@ fn stages(stages: &StagesStatus) -> String {
     )
 }
 
+fn extensions(extensions: &ExtensionsStatus) -> String {
+    let refused = if extensions.ports_refused { " (more do not get through)" } else { "" };
+    format!(
+        "control channel {}, sends from {}{refused}, receives from {}",
+        extensions.version,
+        output::plural(extensions.ports_out as u64, "port"),
+        output::plural(extensions.ports_in as u64, "port"),
+    )
+}
+
 fn peer(peer: &PeerStatus) -> String {
     let mut text = String::new();
     let mut line = |indent: usize, name: &str, value: String| {
@@ -205,6 +215,9 @@ fn peer(peer: &PeerStatus) -> String {
         let (rx, tx) = (output::bytes(peer.rx_bytes), output::bytes(peer.tx_bytes));
         let packets = format!("{} and {} packets", output::count(peer.rx_packets), output::count(peer.tx_packets));
         line(2, "transfer", format!("{rx} received, {tx} sent ({packets})"));
+    }
+    if let Some(extensions) = &peer.extensions {
+        line(2, "extensions", self::extensions(extensions));
     }
     if let Some(every) = peer.persistent_keepalive_seconds {
         line(2, "persistent keepalive", format!("every {}", output::seconds(every)));

@@ -17,6 +17,9 @@ use crate::settings::{
 
 /// Lanes at most.
 pub const LANES_MAX: usize = 256;
+/// Source ports beside the listen port, unless configured: with nine in all, flows reach most queues of a network card with
+/// eight, and one datagram in the batches that the kernel segments is seldom alone.
+const SOURCE_PORTS: u8 = 8;
 
 /// A whole configuration.
 #[derive(Debug, Clone, Default)]
@@ -41,6 +44,7 @@ pub struct Draft {
     pub copy: bool,
     pub ring: Option<Located<u32>>,
     pub busy_poll: Option<u32>,
+    pub source_ports: Option<u8>,
     pub lan_backend: LanBackend,
     pub lan_interfaces: Vec<String>,
     pub lan_xdp_mode: XdpMode,
@@ -72,6 +76,7 @@ pub struct PeerDraft {
     pub endpoint: Option<EndpointName>,
     pub allowed_ips: Vec<Located<IpNet>>,
     pub persistent_keepalive: Option<Duration>,
+    pub without_extensions: bool,
 }
 
 impl Draft {
@@ -100,6 +105,7 @@ impl Draft {
             copy: self.copy,
             ring,
             busy_poll: self.busy_poll,
+            source_ports: self.source_ports.unwrap_or(SOURCE_PORTS),
         };
         let lan = Lan {
             backend: self.lan_backend,
@@ -264,6 +270,7 @@ impl PeerDraft {
             endpoint: self.endpoint.clone(),
             allowed_ips,
             persistent_keepalive: self.persistent_keepalive,
+            extensions: !self.without_extensions,
         })
     }
 }

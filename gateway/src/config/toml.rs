@@ -38,7 +38,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "user",
         ],
     ),
-    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll"]),
+    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll", "source_ports"]),
     ("lan", &["backend", "interfaces", "xdp_mode", "copy", "offloads"]),
     ("lanes", &["count", "pin", "frames", "crypto"]),
     ("metrics", &["listen", "stages"]),
@@ -53,6 +53,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "endpoint",
             "allowed_ips",
             "persistent_keepalive",
+            "extensions",
         ],
     ),
 ];
@@ -148,6 +149,8 @@ fn read_wan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
     const BUDGET: Expected = "packets per busy poll, 0 (off) to 1024";
     draft.busy_poll =
         section.number("busy_poll", 0, 1024, BUDGET)?.map(|budget| budget.value).filter(|budget| *budget != 0);
+    const PORTS: Expected = "a number of source ports beside the listen port, 0 to 16";
+    draft.source_ports = section.number("source_ports", 0, 16, PORTS)?.map(|ports| ports.value as u8);
     Ok(())
 }
 
@@ -181,6 +184,7 @@ fn read_peer(section: &Section<'_>) -> Result<PeerDraft, Fault> {
         persistent_keepalive: section
             .scalar("persistent_keepalive", values::KEEPALIVE, values::keepalive)?
             .and_then(|keepalive| keepalive.value),
+        without_extensions: !section.boolean("extensions")?.unwrap_or(true),
     })
 }
 

@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, Event, PeerId, ReceiverIndex, WallClock};
+use landbridge_proto::{DropReason, Endpoint, Event, PeerId, ReceiverIndex, Transmit, WallClock};
 
 use super::paths::{self, Ground, Network, Way};
 use super::sockets::{ControlSocket, Received};
@@ -62,6 +62,8 @@ pub struct Driver<N> {
     pub ground: Ground,
     /// The control task's socket.
     pub socket: ControlSocket,
+    /// The sockets of further source ports, in their order.
+    pub ports: Vec<ControlSocket>,
     /// The steering program, with XDP.
     pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
@@ -92,6 +94,7 @@ impl<N: Network> Driver<N> {
             network,
             ground,
             socket,
+            ports: Vec::new(),
             steer: None,
             drops: [0; DropReason::COUNT],
             wan_failed: None,
@@ -137,8 +140,11 @@ impl<N: Network> Driver<N> {
         if !self.peers.contains_key(&peer)
             && let Some(view) = self.endpoint.peer(peer)
         {
-            let entry =
-                PeerEntry { id: peer, shared: Arc::clone(view.shared), session: view.session.cloned(), path: None };
+            let entry = PeerEntry {
+                session: view.session.cloned(),
+                channel_address: view.channel.map(|channel| channel.address),
+                ..PeerEntry::new(peer, Arc::clone(view.shared))
+            };
             self.tables.peers.set(peer.slot as usize, Some(Arc::new(entry)));
             self.dirty = true;
         }
@@ -270,6 +276,12 @@ impl<N: Network> Driver<N> {
                     self.drops[reason as usize] += 1;
                 }
             }
+            Report::Channel { peer, remote, local, packet } => {
+                if let Err(reason) = self.endpoint.handle_channel(now, peer, remote, local, &packet) {
+                    self.drops[reason as usize] += 1;
+                    tracing::trace!(peer = peer.slot, reason = reason.label(), "dropped on the control channel");
+                }
+            }
             Report::LanGone => return Some(End::Asked("the tunnel interface is gone")),
             Report::WanFailed(error) => self.wan_failed = Some(error),
             Report::LanFailed(error) => self.lan_failed = Some(error),
@@ -290,7 +302,7 @@ impl<N: Network> Driver<N> {
             let mut sent = false;
             while let Some(transmit) = self.endpoint.poll_transmit(now, wall, &mut buffer) {
                 sent = true;
-                self.send(transmit.peer, transmit.remote, transmit.local, &buffer[..transmit.len]);
+                self.send(&transmit, &buffer[..transmit.len]);
             }
             if !sent {
                 return;
@@ -329,6 +341,14 @@ impl<N: Network> Driver<N> {
             }
             Event::EndpointChanged { peer, remote, local } => {
                 self.locate(peer, remote, local);
+            }
+            Event::SpreadChanged { peer, spread } => {
+                let ports = spread.as_ref().map_or(1, |spread| spread.slots().len());
+                tracing::debug!(peer = peer.slot, ports, "source ports in use");
+                self.change_entry(peer, |entry| entry.spread = spread);
+            }
+            Event::AlternatesChanged { peer, alternates } => {
+                self.change_entry(peer, |entry| entry.alternates = alternates);
             }
             Event::HandshakeGivenUp { peer } => {
                 tracing::debug!(peer = peer.slot, "handshake given up");
@@ -372,6 +392,11 @@ impl<N: Network> Driver<N> {
             self.routes_version = Some(version);
             self.dirty = true;
         }
+        let channel_address = self.endpoint.channel_address();
+        if self.tables.channel_address != channel_address {
+            self.tables.channel_address = channel_address;
+            self.dirty = true;
+        }
         if self.dirty {
             self.published.store(Arc::new(self.tables.clone()));
             self.dirty = false;
@@ -387,7 +412,8 @@ impl<N: Network> Driver<N> {
         }
     }
 
-    fn send(&mut self, peer: Option<PeerId>, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) {
+    fn send(&mut self, transmit: &Transmit, bytes: &[u8]) {
+        let Transmit { peer, remote, local, slot, .. } = *transmit;
         let way = peer.and_then(|peer| self.peers.get(&peer)?.way.as_ref());
         if way.is_some_and(|way| way.path.is_none()) {
             self.drops[DropReason::NoEndpoint as usize] += 1;
@@ -395,9 +421,13 @@ impl<N: Network> Driver<N> {
         }
         // The path knows whether the address of ours is still one.
         let local = way.map_or(local, |way| way.path.as_ref().and_then(|path| path.local));
-        if let Err(error) = self.socket.send(remote, local, bytes) {
+        let socket = match slot {
+            0 => Some(&self.socket),
+            beside => self.ports.get(usize::from(beside) - 1),
+        };
+        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes)) {
             self.drops[DropReason::WanError as usize] += 1;
-            tracing::debug!(%remote, %error, "sending a handshake message");
+            tracing::debug!(%remote, %error, "sending a message of the protocol");
         }
     }
 

@@ -68,6 +68,7 @@ impl Extra {
 pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
     let mut families = Families::default();
     device(&mut families, status);
+    channel(&mut families, status);
     for peer in &status.peers {
         families.peer(status, peer);
     }
@@ -143,6 +144,29 @@ fn device(families: &mut Families, status: &Status) {
         &[("device", device)],
         f64::from(status.mtu),
     );
+}
+
+/// The control channel.
+fn channel(families: &mut Families, status: &Status) {
+    let device = status.interface.as_str();
+    for (direction, messages) in [("tx", status.channel.messages_sent), ("rx", status.channel.messages_received)] {
+        families.add(
+            "landbridge_channel_messages_total",
+            "Messages of the control channel, by direction.",
+            MetricType::COUNTER,
+            &[("device", device), ("direction", direction)],
+            messages as f64,
+        );
+    }
+    let counters = [
+        ("fields_ignored", "Fields of messages skipped as a later version's.", status.channel.fields_ignored),
+        ("source_ports_proven", "Source ports that a peer has confirmed.", status.channel.ports_proven),
+        ("source_ports_lost", "Source ports given up, unconfirmed or lossy.", status.channel.ports_lost),
+    ];
+    for (name, help, value) in counters {
+        let family = format!("landbridge_channel_{name}_total");
+        families.add(&family, help, MetricType::COUNTER, &[("device", device)], value as f64);
+    }
 }
 
 /// Per backend: the sums of the lanes' counters of that backend.
@@ -279,6 +303,13 @@ impl Families {
                 &labels,
                 duration / 1000.0,
             );
+        }
+        if let Some(extensions) = &peer.extensions {
+            for (direction, ports) in [("tx", extensions.ports_out), ("rx", extensions.ports_in)] {
+                let labels = [labels[0], labels[1], labels[2], ("direction", direction)];
+                let help = "Source ports in use with a peer that speaks the control channel, by direction.";
+                self.add("landbridge_peer_source_ports", help, MetricType::GAUGE, &labels, ports as f64);
+            }
         }
         let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
         let info = [labels[0], labels[1], labels[2], ("endpoint", endpoint.as_str()), ("path", &peer.path)];
@@ -433,7 +464,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::status::{CryptoStatus, LanStatus, LaneStatus, WanStatus};
+    use crate::status::{ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, WanStatus};
 
     fn status() -> Status {
         Status {
@@ -474,6 +505,7 @@ mod tests {
             }],
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
+            channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
             peers: vec![PeerStatus {
                 public_key: "BBBB=".to_owned(),
                 name: Some("site \"b\"".to_owned()),
@@ -489,6 +521,13 @@ mod tests {
                 tx_bytes: 20,
                 rx_packets: 1,
                 tx_packets: 2,
+                extensions: Some(ExtensionsStatus {
+                    version: 1,
+                    features: vec!["source_ports".to_owned()],
+                    ports_out: 9,
+                    ports_in: 1,
+                    ports_refused: false,
+                }),
             }],
         }
     }
@@ -513,6 +552,8 @@ mod tests {
             "landbridge_wan_rings_lost_total{device=\"lb0\"} 2",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
             "landbridge_xsk_rx_ring_full_total{device=\"lb0\",interface=\"eth1\",queue=\"3\"} 8",
+            "landbridge_channel_messages_total{device=\"lb0\",direction=\"tx\"} 6",
+            "landbridge_peer_source_ports{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\",direction=\"tx\"} 9",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",
             "# HELP landbridge_lane_wan_socket_rx_packets_total Datagrams of transport data received from the kernel's socket.",
             "landbridge_lane_wan_socket_rx_packets_total{device=\"lb0\",lane=\"0\"} 3",

@@ -4,14 +4,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
-use landbridge_proto::DropReason;
+use landbridge_proto::endpoint::ChannelView;
+use landbridge_proto::{DropReason, channel};
 
 use super::driver::Driver;
 use super::paths::Network;
 use crate::datapath::stages::{StageStats, StageSum};
 use crate::datapath::stats::LaneStats;
 use crate::settings::PublicKey;
-use crate::status::{CryptoStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus};
+use crate::status::{
+    ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
+    Status, WanStatus,
+};
 
 /// What does not change while a gateway runs.
 #[derive(Debug)]
@@ -81,6 +85,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
             .map(|reason| (reason.label().to_owned(), dropped(facts, driver, *reason)))
             .filter(|(_, packets)| *packets > 0)
             .collect(),
+        channel: channel(driver),
         peers: peers(driver),
     }
 }
@@ -95,6 +100,29 @@ fn stages(stats: &StageStats) -> Option<StagesStatus> {
 /// Packets dropped for a reason by the lanes and the control task.
 pub fn dropped<N: Network>(facts: &Facts, driver: &Driver<N>, reason: DropReason) -> u64 {
     facts.lanes.iter().map(|(_, stats)| stats.dropped(reason)).sum::<u64>() + driver.drops[reason as usize]
+}
+
+fn channel<N: Network>(driver: &Driver<N>) -> ChannelStatus {
+    let counters = driver.endpoint.channel_counters();
+    ChannelStatus {
+        source_ports: 1 + driver.ports.len(),
+        messages_sent: counters.sent,
+        messages_received: counters.received,
+        fields_ignored: counters.fields_ignored,
+        ports_proven: counters.ports_proven,
+        ports_lost: counters.ports_lost,
+    }
+}
+
+fn extensions(view: ChannelView) -> Option<ExtensionsStatus> {
+    let features = view.features?;
+    Some(ExtensionsStatus {
+        version: channel::VERSION,
+        features: features.names().map(str::to_owned).collect(),
+        ports_out: 1 + view.ports_in_use,
+        ports_in: 1 + view.ports_heard,
+        ports_refused: view.ports_refused,
+    })
 }
 
 fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
@@ -128,6 +156,7 @@ fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
                 tx_bytes: view.shared.tx_bytes(),
                 rx_packets: view.shared.rx_packets(),
                 tx_packets: view.shared.tx_packets(),
+                extensions: view.channel.and_then(extensions),
             })
         })
         .collect()

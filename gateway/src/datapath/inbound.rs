@@ -9,7 +9,8 @@
 //! 4. Open in place: a crypto job per burst.
 //! 5. Commit the counters to the window, once per run of a session.
 //! 6. Account: bytes and times of the peer, first use of a session, roaming.
-//! 7. Cut the padding off, compare the inner source with the allowed IPs, give the packet to the lan side.
+//! 7. Take messages of the control channel out ([`super::channel`]); of the others cut the padding off, compare the inner
+//!    source with the allowed IPs, give the packet to the lan side.
 
 use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard};
@@ -28,7 +29,7 @@ use super::side::{Arrivals, Datagrams, Lan, Origin, Wan};
 use super::stages::Stage;
 use super::tables::Tables;
 use super::transport::TransportHeader;
-use super::{inner, tables};
+use super::{channel, inner, tables};
 
 /// The same roaming is not reported again before this time has passed.
 const ROAM_INTERVAL: Duration = Duration::from_millis(100);
@@ -161,7 +162,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 account.packets += 1;
                 account.bytes += frame.len() as u64;
                 account.ecn = note.ecn;
-                account.data |= self.deliver(frame, note.ecn, run.session.peer, tables);
+                account.data |= self.deliver(frame, note.ecn, &run, tables, now);
             }
             self.account(&run, &account, newest, tables, now);
         }
@@ -220,6 +221,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let moved_here = matches!((path.local, origin.local), (Some(ours), Some(used)) if ours != used);
             path.remote == origin.remote && !moved_here
         });
+        let stays = stays || entry.alternates.as_ref().is_some_and(|all| all.slot_of(origin.remote).is_some());
         let told = matches!(self.roamed, Some((peer, remote, at))
             if peer == entry.id && remote == origin.remote && now.saturating_duration_since(at) < ROAM_INTERVAL);
         if stays || told {
@@ -231,8 +233,8 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
     }
 
-    /// Step 7; true when the packet was more than a keepalive.
-    fn deliver(&mut self, mut frame: Frame, ecn: u8, peer: PeerId, tables: &Tables) -> bool {
+    /// Step 7; true when the packet was data: no keepalive, and nothing of the control channel.
+    fn deliver(&mut self, mut frame: Frame, ecn: u8, run: &Run, tables: &Tables, now: Instant) -> bool {
         frame.advance(TransportHeader::LEN);
         frame.truncate(frame.len() - TAG_LEN);
         if frame.is_empty() {
@@ -240,7 +242,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.stats.keepalives_received.add(1);
             return false;
         }
-        match accept(&mut frame, ecn, peer, tables) {
+        if channel::is_link_local(frame.data()) && channel::is_ours(frame.data(), run.session.peer, tables) {
+            self.pass_to_channel(frame, run, now);
+            return false;
+        }
+        match accept(&mut frame, ecn, run.session.peer, tables) {
             Ok(()) => {
                 if self.out.is_full() {
                     self.transmit_lan(&tables.lan);

@@ -4,6 +4,7 @@
 //! bursts of frames to the other side, counters, and reports to the control task. Never does: wait for
 //! the control task, allocate per packet, or decide about the protocol's state.
 
+mod channel;
 pub mod checksum;
 mod desk;
 mod flow;

@@ -233,9 +233,16 @@ fn verdict_for(destination: IpAddr, tables: &Tables, now: Instant) -> Verdict<'_
         IpAddr::V6(destination) => tables.routes.lookup_v6(destination),
     };
     match owner.and_then(|peer| tables.peer(peer)) {
+        Some(entry) if is_channel_of(entry, destination) => Verdict::Drop(DropReason::ChannelSpoofed),
         Some(entry) => verdict_of(entry, now),
         None => Verdict::Drop(DropReason::NoRoute),
     }
+}
+
+/// Only the control task speaks on the control channel: allowed IPs may well cover its addresses.
+#[inline]
+fn is_channel_of(entry: &PeerEntry, destination: IpAddr) -> bool {
+    matches!((destination, entry.channel_address), (IpAddr::V6(to), Some(channel)) if to == channel)
 }
 
 #[inline]

@@ -40,6 +40,18 @@ pub enum Report {
     Active(PeerId),
     /// A datagram that is not transport data came by a lane's own socket. Wakes the control task.
     Datagram(ControlDatagram),
+    /// A packet of the control channel: authentic, between the two addresses of the session's peers, and within the
+    /// peer's share. Wakes the control task.
+    Channel {
+        /// Whose session it came by.
+        peer: PeerId,
+        /// Where it came from.
+        remote: SocketAddr,
+        /// The address of ours it came to.
+        local: Option<IpAddr>,
+        /// The inner packet. Such packets are few, so that each may be allocated for.
+        packet: Box<[u8]>,
+    },
     /// The tunnel interface is gone: the gateway ends.
     LanGone,
     /// The rings of a wan interface fail to send: it is down, gone or failing.

@@ -3,12 +3,12 @@
 //! A snapshot is cheap to derive from the last one: tables are two levels of shared chunks, of which a
 //! change copies one chunk and the root.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
-use landbridge_proto::{AllowedIps, PeerId, PeerShared, ReceiverIndex, Session};
+use landbridge_proto::{AllowedIps, Alternates, PeerId, PeerShared, ReceiverIndex, Session, Spread};
 
 use super::lan_table::LanTable;
 
@@ -30,6 +30,8 @@ pub struct Tables {
     pub mtu: u32,
     /// The UDP port that outer packets come from.
     pub listen_port: u16,
+    /// Our address on the control channel.
+    pub channel_address: Option<Ipv6Addr>,
 }
 
 impl Tables {
@@ -43,6 +45,7 @@ impl Tables {
             lan: LanTable::default(),
             mtu,
             listen_port: 0,
+            channel_address: None,
         }
     }
 
@@ -72,6 +75,20 @@ pub struct PeerEntry {
     pub session: Option<Arc<Session>>,
     /// The path in use.
     pub path: Option<Arc<Path>>,
+    /// Its address on the control channel; `None` when that is switched off.
+    pub channel_address: Option<Ipv6Addr>,
+    /// The source ports that its flows are spread over; `None` for the main one alone.
+    pub spread: Option<Arc<Spread>>,
+    /// The source ports that it sends from beside its endpoint's.
+    pub alternates: Option<Arc<Alternates>>,
+}
+
+impl PeerEntry {
+    /// A peer that nothing else is known of.
+    #[must_use]
+    pub const fn new(id: PeerId, shared: Arc<PeerShared>) -> Self {
+        Self { id, shared, session: None, path: None, channel_address: None, spread: None, alternates: None }
+    }
 }
 
 /// One way to reach a peer.

@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourState;
-use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkWireguard, RouteMessageBuilder};
 
 use super::namespace::Namespace;
 
@@ -115,6 +115,48 @@ pub fn route(namespace: &Namespace, destination: IpNet, via: IpAddr) -> anyhow::
             .gateway(via)?
             .build();
         let request = handle.route().add(message);
+        request.execute().await.with_context(|| format!("the route to {destination} cannot be added"))
+    })
+}
+
+/// Makes a WireGuard interface of the kernel's own.
+///
+/// # Errors
+/// A kernel that has none.
+pub fn wireguard(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    netlink(namespace, move |handle| async move {
+        let message = LinkWireguard::new(&name).build();
+        handle.link().add(message).execute().await.context("a WireGuard interface cannot be made")
+    })
+}
+
+/// Sets the MTU of an interface.
+///
+/// # Errors
+/// No such interface, or what the kernel said.
+pub fn set_mtu(namespace: &Namespace, name: &str, mtu: u32) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    netlink(namespace, move |handle| async move {
+        let index = find(&handle, &name).await?.header.index;
+        let message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        handle.link().set(message).execute().await.with_context(|| format!("the MTU of {name} cannot be set to {mtu}"))
+    })
+}
+
+/// Adds a route into an interface that has no neighbours, such as a tunnel's.
+///
+/// # Errors
+/// What the kernel said.
+pub fn route_into(namespace: &Namespace, destination: IpNet, name: &str) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    netlink(namespace, move |handle| async move {
+        let index = find(&handle, &name).await?.header.index;
+        let message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination.addr(), destination.prefix_len())?
+            .output_interface(index)
+            .build();
+        let request = handle.route().add(message).replace();
         request.execute().await.with_context(|| format!("the route to {destination} cannot be added"))
     })
 }

@@ -80,6 +80,7 @@ impl Endpoint {
     pub(super) fn refresh(&mut self, id: PeerId, now: Instant) {
         self.refresh_keepalive(id);
         self.refresh_silence(id);
+        self.measure_channel(id, now);
         if self.is_rekey_due(id, now) {
             self.begin_handshake(id, now);
         }

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Endpoint, Event, PeerConfig, PeerUpdate, PeerView};
+use crate::channel::address_of;
 use crate::cookie::{CookieMaker, MacKeys};
 use crate::noise::Identity;
 use crate::peer::Peer;
@@ -39,6 +40,7 @@ impl Endpoint {
         self.outgoing.clear();
         self.cookies = CookieMaker::new();
         self.identity = key.map(|key| Identity::new(&key));
+        self.channel_address = self.identity.as_ref().map(|identity| address_of(&identity.public_key));
         let Some(identity) = &self.identity else { return };
         let public_key = identity.public_key;
         self.mac_keys = MacKeys::new(&public_key);
@@ -73,6 +75,7 @@ impl Endpoint {
             Some(known) => known,
             None => self.peers.add(public_key, |id| Peer::new(id, public_key, Arc::new(PeerShared::new(epoch))))?,
         };
+        self.switch_channel(id, !config.without_channel);
         let update = PeerUpdate {
             preshared_key: Some(config.preshared_key),
             endpoint: config.endpoint,
@@ -178,6 +181,7 @@ impl Endpoint {
             handshake_duration: peer.handshake_duration,
             session: peer.sessions.current.as_ref(),
             shared: &peer.shared,
+            channel: peer.channel.as_ref().map(|channel| channel.view()),
         })
     }
 

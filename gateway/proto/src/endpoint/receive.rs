@@ -127,9 +127,9 @@ impl Endpoint {
         self.move_peer(id, way.remote, way.local);
         let remote_index = ReceiverIndex(message.sender.get());
         self.start_session(id, now, Role::Initiator, local_index, remote_index, &keys);
-        self.complete_handshake(id, now);
         // The peer seals nothing with the session before it has seen us use it.
         self.queue_keepalive(id);
+        self.complete_handshake(id, now);
         Ok(())
     }
 

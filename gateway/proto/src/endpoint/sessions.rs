@@ -30,8 +30,10 @@ impl Endpoint {
     }
 
     /// A lane opened transport data of this peer that came from another place than the peer's endpoint.
-    pub fn handle_roamed(&mut self, _now: Instant, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
-        self.move_peer(peer, remote, local);
+    pub fn handle_roamed(&mut self, now: Instant, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+        if !self.channel_explains(peer, now, remote) {
+            self.move_peer(peer, remote, local);
+        }
     }
 
     /// The keys of a handshake become a session, whose index is allocated.
@@ -45,6 +47,7 @@ impl Endpoint {
         keys: &TransportKeys,
     ) {
         let yields = self.yields_to(id);
+        self.channel_session_starts(id, now, role);
         let Some(peer) = self.peers.get_mut(id) else { return };
         let session = Arc::new(Session::new(
             id,
@@ -84,6 +87,7 @@ impl Endpoint {
         peer.watch.renewed_on_receive = false;
         peer.last_handshake = wall;
         peer.shared.take_wants_session();
+        self.channel_session_began(id, now);
     }
 
     /// Forgets our own handshake under way.
@@ -114,6 +118,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let ended = peer.sessions.clear();
         self.end_sessions(id, ended, true);
+        self.channel_ended(id);
     }
 
     /// Ends sessions, handshakes and timers of a peer.

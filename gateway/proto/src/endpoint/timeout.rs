@@ -19,6 +19,7 @@ impl Endpoint {
                 Timer::PassiveKeepalive => self.answer_by_keepalive(id, now),
                 Timer::NewHandshake => self.break_silence(id, now),
                 Timer::PersistentKeepalive => self.send_persistent_keepalive(id, now),
+                Timer::Channel => self.run_channel(id, now),
                 Timer::ZeroKeys => self.wipe_keys(id),
             }
         }

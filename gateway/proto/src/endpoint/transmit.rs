@@ -27,6 +27,8 @@ pub(super) enum Outgoing {
     Initiation(PeerId),
     /// At most one per peer.
     Keepalive(PeerId),
+    /// What a peer is to be told on the control channel: its oldest message.
+    Channel(PeerId),
     /// A response or a cookie reply.
     Datagram { to: Transmit, bytes: [u8; RESPONSE_LEN] },
 }
@@ -36,7 +38,7 @@ impl Outgoing {
     pub(super) fn datagram(peer: Option<PeerId>, remote: SocketAddr, local: Option<IpAddr>, message: &[u8]) -> Self {
         let mut bytes = [0; RESPONSE_LEN];
         bytes[..message.len()].copy_from_slice(message);
-        Self::Datagram { to: Transmit { peer, remote, local, len: message.len() }, bytes }
+        Self::Datagram { to: Transmit { peer, remote, local, slot: 0, len: message.len() }, bytes }
     }
 }
 
@@ -51,6 +53,7 @@ impl Endpoint {
             let transmit = match self.outgoing.pop_front()? {
                 Outgoing::Initiation(peer) => self.write_initiation(peer, now, wall, buffer),
                 Outgoing::Keepalive(peer) => self.write_keepalive(peer, now, buffer),
+                Outgoing::Channel(peer) => self.write_channel(peer, now, buffer),
                 Outgoing::Datagram { to, bytes } => {
                     buffer[..to.len].copy_from_slice(&bytes[..to.len]);
                     Some(to)
@@ -60,6 +63,11 @@ impl Endpoint {
                 return transmit;
             }
         }
+    }
+
+    /// Queues a message of the control channel, which waits in the peer's own bounded queue.
+    pub(super) fn queue_channel(&mut self, id: PeerId) {
+        self.outgoing.push_back(Outgoing::Channel(id));
     }
 
     /// Queues a response or a cookie reply.
@@ -135,7 +143,7 @@ impl Endpoint {
         if let Some(before) = peer.attempts.in_flight.replace(InFlight { index, state, sent: now }) {
             self.indices.free(before.index);
         }
-        let to = Transmit { peer: Some(id), remote: peer.endpoint?, local: peer.local, len: INITIATION_LEN };
+        let to = Transmit { peer: Some(id), remote: peer.endpoint?, local: peer.local, slot: 0, len: INITIATION_LEN };
         self.note_handshake_sent(id, now, INITIATION_LEN);
         buffer[..INITIATION_LEN].copy_from_slice(message.as_bytes());
         Some(to)
@@ -158,7 +166,7 @@ impl Endpoint {
         head.copy_from_slice(header.as_bytes());
         session.seal_key.seal(counter, tag);
         peer.shared.sent(now, 1, KEEPALIVE_LEN as u64, false);
-        let to = Transmit { peer: Some(id), remote, local: peer.local, len: KEEPALIVE_LEN };
+        let to = Transmit { peer: Some(id), remote, local: peer.local, slot: 0, len: KEEPALIVE_LEN };
         // The mark of activity may be ours: whoever sets it must see that the timers are derived.
         self.handle_active(now, id);
         Some(to)

@@ -1,13 +1,14 @@
 //! What callers give to an endpoint and get from it.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
-use crate::{KEY_LEN, PeerId, PeerShared, ReceiverIndex, Session};
+use crate::channel::Features;
+use crate::{Alternates, KEY_LEN, PeerId, PeerShared, ReceiverIndex, Session, Spread};
 
 /// The wall clock, for TAI64N timestamps alone.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,8 @@ pub struct Transmit {
     pub remote: SocketAddr,
     /// The local address that the peer is used to, if known (sticky source); `None` lets the kernel choose.
     pub local: Option<IpAddr>,
+    /// The place of the source port that it must leave from: 0 is the listen port, others are those beside it.
+    pub slot: u8,
     /// How many bytes of the caller's buffer it fills.
     pub len: usize,
 }
@@ -43,6 +46,10 @@ pub enum Event {
     HandshakeGivenUp { peer: PeerId },
     /// A handshake was sent again because no answer came (count from 1): the peer has fallen silent.
     HandshakeRetried { peer: PeerId, attempt: u32 },
+    /// Packets for this peer leave from several source ports (`None`: from the main one alone) from here on.
+    SpreadChanged { peer: PeerId, spread: Option<Arc<Spread>> },
+    /// Packets from these ports are the peer's own, and no roaming (`None`: there are none).
+    AlternatesChanged { peer: PeerId, alternates: Option<Arc<Alternates>> },
     /// A peer was removed; its sessions were ended by events before this one.
     PeerRemoved { peer: PeerId },
 }
@@ -58,6 +65,8 @@ pub struct PeerConfig {
     pub allowed_ips: Vec<IpNet>,
     /// Interval of persistent keepalives; `None` for off.
     pub persistent_keepalive: Option<Duration>,
+    /// Whether the control channel is not to be spoken with it.
+    pub without_channel: bool,
 }
 
 /// A change to a peer: `None` leaves a field as it is.
@@ -100,6 +109,23 @@ pub struct PeerView<'a> {
     pub session: Option<&'a Arc<Session>>,
     /// What the lanes report.
     pub shared: &'a Arc<PeerShared>,
+    /// The control channel; `None` when it is switched off.
+    pub channel: Option<ChannelView>,
+}
+
+/// What is known of a peer on the control channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelView {
+    /// Its address there.
+    pub address: Ipv6Addr,
+    /// What it said that it can do; `None` for a peer that never answered.
+    pub features: Option<Features>,
+    /// Source ports that packets for it leave from beside the main one.
+    pub ports_in_use: usize,
+    /// Source ports that it sends from beside its main one.
+    pub ports_heard: usize,
+    /// Whether several ports were tried and do not get through, as with some NATs.
+    pub ports_refused: bool,
 }
 
 // Preshared keys never reach a log: these tell only whether there is one.
@@ -111,6 +137,7 @@ impl fmt::Debug for PeerConfig {
             .field("endpoint", &self.endpoint)
             .field("allowed_ips", &self.allowed_ips)
             .field("persistent_keepalive", &self.persistent_keepalive)
+            .field("without_channel", &self.without_channel)
             .finish()
     }
 }

@@ -4,11 +4,14 @@
 //! marks activity, and lets packets wait for a handshake. A tick of 100 ms stands for the control task's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, Event, KEY_LEN, PeerConfig, PeerId, Pending, Session, WallClock};
+use landbridge_proto::channel::{SPREAD_SLOTS, is_link_local};
+use landbridge_proto::{
+    Alternates, DropReason, Endpoint, Event, KEY_LEN, PeerConfig, PeerId, Pending, Session, Spread, WallClock,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
@@ -39,10 +42,15 @@ pub(crate) struct Side {
     pub(crate) current: Option<Arc<Session>>,
     pub(crate) pending: Pending<u64>,
     active: bool,
+    /// The source ports in use, and those of the other side.
+    pub(crate) spread: Option<Arc<Spread>>,
+    pub(crate) alternates: Option<Arc<Alternates>>,
+    /// Datagrams sent by source port.
+    pub(crate) slots: [u64; SPREAD_SLOTS],
     /// Payloads that arrived.
     pub(crate) arrived: Vec<u64>,
     pub(crate) events: Vec<(Duration, Event)>,
-    /// Types of the datagrams that it sent (5: a keepalive), with times.
+    /// Types of the datagrams that it sent (5: a keepalive, 6: a message of the control channel), with times.
     pub(crate) sent: Vec<(Duration, u8)>,
     pub(crate) drops: Vec<DropReason>,
     pub(crate) last_initiation: Vec<u8>,
@@ -144,7 +152,13 @@ impl World {
         packet.resize(16 + 16 + 16, 0);
         session.seal_key.seal(counter, &mut packet[16..]);
         side.active |= shared.sent(now, 1, packet.len() as u64, true);
-        self.post(from, remote, packet);
+        let slot = side.spread.as_ref().map_or(0, |spread| {
+            // Each payload is a flow of its own.
+            let slot = spread.slot_of((payload as u32).wrapping_mul(0x9e37_79b1));
+            spread.note_sent(slot, 1);
+            slot
+        });
+        self.post(from, slot, remote, packet);
     }
 
     /// Runs until this long after the start.
@@ -202,8 +216,13 @@ impl World {
                 if bytes[0] == 1 {
                     side.last_initiation.clone_from(&bytes);
                 }
-                side.sent.push((elapsed, if bytes[0] == 4 { 5 } else { bytes[0] }));
-                self.post(at, transmit.remote, bytes);
+                let kind = match (bytes[0], bytes.len()) {
+                    (4, 32) => 5,
+                    (4, _) => 6,
+                    (other, _) => other,
+                };
+                side.sent.push((elapsed, kind));
+                self.post(at, transmit.slot, transmit.remote, bytes);
             }
         }
     }
@@ -234,6 +253,8 @@ impl World {
                 }
             }
             Event::HandshakeGivenUp { peer } => while side.pending.pop(peer).is_some() {},
+            Event::SpreadChanged { spread, .. } => side.spread = spread,
+            Event::AlternatesChanged { alternates, .. } => side.alternates = alternates,
             Event::EndpointChanged { .. } | Event::HandshakeRetried { .. } | Event::PeerRemoved { .. } => {}
         }
     }
@@ -245,8 +266,10 @@ impl World {
         }
     }
 
-    fn post(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
-        let source = self.sides[from].address;
+    fn post(&mut self, from: usize, slot: u8, to: SocketAddr, bytes: Vec<u8>) {
+        let address = self.sides[from].address;
+        let source = SocketAddr::new(address.ip(), address.port() + u16::from(slot) * 1000);
+        self.sides[from].slots[usize::from(slot)] += 1;
         let copies = 1 + u32::from(self.rng.random_range(0..100) < self.weather.duplicate_percent);
         for _ in 0..copies {
             let delay = 10 + self.rng.random_range(0..=self.weather.jitter_ms_max);
@@ -292,14 +315,28 @@ impl World {
         if !session.replay().commit(counter) {
             return side.drops.push(DropReason::Replayed);
         }
-        side.active |= session.shared.received(now, 1, bytes.len() as u64, len > 0);
+        let view = side.endpoint.peer(side.peer).expect("a peer");
+        let addresses = (view.channel.map(|channel| channel.address), side.endpoint.channel_address());
+        let is_channel = len > 0 && is_channel(&packet, addresses);
+        let at_home = view.endpoint == Some(from);
+        side.active |= session.shared.received(now, 1, bytes.len() as u64, len > 0 && !is_channel);
+        if is_channel && let Err(reason) = side.endpoint.handle_channel(now, side.peer, from, None, &packet[..len]) {
+            side.drops.push(reason);
+        }
         if !session.is_confirmed() && session.confirm() {
             side.endpoint.handle_confirmed(now, session.local_index);
         }
-        if side.endpoint.peer(side.peer).is_some_and(|view| view.endpoint != Some(from)) {
-            side.endpoint.handle_roamed(now, side.peer, from, None);
+        let alternate = side.alternates.as_ref().and_then(|alternates| Some((alternates, alternates.slot_of(from)?)));
+        match alternate {
+            Some((alternates, slot)) => alternates.note_received(slot, 1),
+            None if at_home => {
+                if let Some(alternates) = &side.alternates {
+                    alternates.note_received(0, 1);
+                }
+            }
+            None => side.endpoint.handle_roamed(now, side.peer, from, None),
         }
-        if len > 0 {
+        if len > 0 && !is_channel {
             side.arrived.push(u64::from_le_bytes(packet[..8].try_into().expect("8 bytes")));
         }
     }
@@ -311,6 +348,12 @@ impl World {
 
 pub(crate) fn wall(start: Instant, now: Instant) -> WallClock {
     WallClock(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + (now - start))
+}
+
+/// What a lane does: exactly the two addresses of the session's peers are the channel.
+fn is_channel(packet: &[u8], addresses: (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> bool {
+    let (Some(theirs), Some(ours)) = addresses else { return false };
+    is_link_local(packet) && packet[8..24] == theirs.octets() && packet[24..40] == ours.octets()
 }
 
 fn make_side(epoch: Instant, now: Instant, seed: u8, at: usize, config: PeerConfig) -> Side {
@@ -326,6 +369,9 @@ fn make_side(epoch: Instant, now: Instant, seed: u8, at: usize, config: PeerConf
         current: None,
         pending: Pending::new(128, 1024),
         active: false,
+        spread: None,
+        alternates: None,
+        slots: [0; SPREAD_SLOTS],
         arrived: Vec::new(),
         events: Vec::new(),
         sent: Vec::new(),

@@ -75,10 +75,9 @@ pub(super) fn tables(net: u8, session: &Arc<Session>, path: Option<Path>) -> Tab
     tables.listen_port = 51820;
     tables.sessions.set(session.local_index.slot(), Some(Arc::clone(session)));
     let entry = PeerEntry {
-        id: PEER,
-        shared: Arc::clone(&session.shared),
         session: Some(Arc::clone(session)),
         path: path.map(Arc::new),
+        ..PeerEntry::new(PEER, Arc::clone(&session.shared))
     };
     tables.peers.set(PEER.slot as usize, Some(Arc::new(entry)));
     tables

@@ -13,8 +13,7 @@ use super::*;
 fn lose_session(pair: &Pair) {
     let path = path_to(pair.east.origin.remote);
     let mut tables = tables(2, &pair.west.session, Some(path.clone()));
-    let entry =
-        PeerEntry { id: PEER, shared: Arc::clone(&pair.west.shared), session: None, path: Some(Arc::new(path)) };
+    let entry = PeerEntry { path: Some(Arc::new(path)), ..PeerEntry::new(PEER, Arc::clone(&pair.west.shared)) };
     tables.peers.set(PEER.slot as usize, Some(Arc::new(entry)));
     pair.west.published.store(Arc::new(tables));
 }

@@ -98,6 +98,8 @@ pub(crate) struct Gateway {
     pub(crate) user: Option<String>,
     /// Lines for Landbridge's configuration file, before its peers.
     pub(crate) extra: String,
+    /// Lines for the section of its last peer.
+    pub(crate) keys_of_last_peer: String,
     /// The others.
     pub(crate) peers: Vec<Peer>,
     directory: PathBuf,
@@ -142,6 +144,7 @@ impl Gateway {
             wan_interface: "wan0".to_owned(),
             user: None,
             extra: String::new(),
+            keys_of_last_peer: String::new(),
             peers: Vec::new(),
             directory: lab.directory().to_owned(),
             process: None,
@@ -332,6 +335,7 @@ impl Gateway {
                 let _ = writeln!(text, "persistent_keepalive = {seconds}");
             }
         }
+        text += &self.keys_of_last_peer;
         text
     }
 }

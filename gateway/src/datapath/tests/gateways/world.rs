@@ -82,7 +82,9 @@ impl Gateway {
         let mut tables = Tables::new(MTU);
         tables.routes = Arc::new(endpoint.allowed_ips().clone());
         let view = endpoint.peer(peer).expect("it was added");
-        let entry = PeerEntry { id: peer, shared: Arc::clone(view.shared), session: None, path: None };
+        let channel_address = view.channel.map(|channel| channel.address);
+        let entry = PeerEntry { channel_address, ..PeerEntry::new(peer, Arc::clone(view.shared)) };
+        tables.channel_address = endpoint.channel_address();
         tables.peers.set(peer.slot as usize, Some(Arc::new(entry)));
         let published: Published = Arc::new(ArcSwap::from_pointee(tables.clone()));
         let (mut pool, link) = (memory(), link());
@@ -168,6 +170,11 @@ impl Gateway {
                         self.refused.push(reason);
                     }
                 }
+                Report::Channel { peer, remote, local, packet } => {
+                    if let Err(reason) = self.endpoint.handle_channel(now, peer, remote, local, &packet) {
+                        self.refused.push(reason);
+                    }
+                }
                 other => panic!("{other:?}"),
             }
         }
@@ -213,6 +220,10 @@ impl Gateway {
             }
             Event::EndpointChanged { remote, .. } => {
                 self.change_entry(|entry| entry.path = Some(Arc::new(path_to(remote))));
+            }
+            Event::SpreadChanged { spread, .. } => self.change_entry(|entry| entry.spread = spread),
+            Event::AlternatesChanged { alternates, .. } => {
+                self.change_entry(|entry| entry.alternates = alternates);
             }
             Event::HandshakeGivenUp { peer } | Event::PeerRemoved { peer } => {
                 self.link.commands.push(Command::Abandon(peer)).expect("room for a command");

@@ -1,0 +1,201 @@
+//! As a receiver: the source ports of a peer beside the one that it is reached at.
+//!
+//! Enters: probes with the places that they came from, and times. Leaves: answers, and what lanes compare origins with, so
+//! that packets from these ports are no roaming. Never does: accept another address than the peer's own, or keep a port
+//! that is not probed any more.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::SOURCE_PORTS_MAX;
+use super::spread::SlotCounts;
+
+/// A port that was not probed for so long is forgotten: its sender probes it every two seconds while it is in use.
+pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
+/// Between two questions to a peer about a port that it did not announce.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The ports, as lanes look them up. Packets are counted by port, which the peer learns by its next probe.
+#[derive(Debug)]
+pub struct Alternates {
+    places: Vec<(SocketAddr, u8)>,
+    received: SlotCounts,
+}
+
+impl Alternates {
+    /// The place of a port, when it is one of the peer's.
+    #[inline]
+    #[must_use]
+    pub fn slot_of(&self, remote: SocketAddr) -> Option<u8> {
+        self.places.iter().find(|(place, _)| *place == remote).map(|(_, slot)| *slot)
+    }
+
+    /// Notes packets that came from a port; place 0 is the endpoint itself.
+    #[inline]
+    pub fn note_received(&self, slot: u8, packets: u64) {
+        if let Some(count) = self.received.get(usize::from(slot)) {
+            count.fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.places.len()
+    }
+}
+
+/// What a probe means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Probed {
+    /// It is answered; so many packets came from that port.
+    Answer { packets: u64, changed: bool },
+    /// The peer's main port is another one than it was.
+    Moved,
+    /// It says nothing that may be followed.
+    Refused,
+}
+
+#[derive(Debug)]
+struct Place {
+    slot: u8,
+    remote: SocketAddr,
+    forgotten: Instant,
+}
+
+/// The ports of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    places: Vec<Place>,
+    /// Counts, from the first probe on.
+    received: Option<SlotCounts>,
+    asked: Option<Instant>,
+}
+
+impl Heard {
+    /// A probe of the port at `slot` came from `remote`; `endpoint` is where the peer is reached.
+    pub(crate) fn probe(&mut self, now: Instant, slot: u8, remote: SocketAddr, endpoint: SocketAddr) -> Probed {
+        if remote.ip() != endpoint.ip() {
+            return Probed::Refused;
+        }
+        let packets = match self.received.get_or_insert_default().get(usize::from(slot)) {
+            Some(count) => count.load(Ordering::Relaxed),
+            None => return Probed::Refused,
+        };
+        if slot == 0 {
+            return if remote == endpoint { Probed::Answer { packets, changed: false } } else { Probed::Moved };
+        }
+        if remote == endpoint || usize::from(slot) > SOURCE_PORTS_MAX {
+            return Probed::Refused;
+        }
+        let forgotten = now + FORGOTTEN_AFTER;
+        let known = self.places.iter_mut().find(|place| place.slot == slot && place.remote == remote);
+        let changed = known.is_none();
+        match known {
+            Some(place) => place.forgotten = forgotten,
+            None => {
+                // A port that is seen from another place now, or a place that another port had.
+                self.places.retain(|place| place.slot != slot && place.remote != remote);
+                self.places.push(Place { slot, remote, forgotten });
+            }
+        }
+        Probed::Answer { packets, changed }
+    }
+
+    /// Forgets ports that are not probed any more; true when there were some.
+    pub(crate) fn forget(&mut self, now: Instant) -> bool {
+        let before = self.places.len();
+        self.places.retain(|place| place.forgotten > now);
+        self.places.len() != before
+    }
+
+    /// Forgets all; true when there were some.
+    pub(crate) fn clear(&mut self) -> bool {
+        !std::mem::take(&mut self.places).is_empty()
+    }
+
+    /// When the next port is to be forgotten.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.places.iter().map(|place| place.forgotten).min()
+    }
+
+    /// Packets came from a place that is not the endpoint. `None`: the peer roams. `Some`: it sends from several ports, one
+    /// of which shows up differently; true when the peer is to be asked about it.
+    pub(crate) fn explains(&mut self, now: Instant, remote: SocketAddr, endpoint: SocketAddr) -> Option<bool> {
+        if remote.ip() != endpoint.ip() || !self.places.iter().any(|place| place.forgotten > now) {
+            return None;
+        }
+        if self.places.iter().any(|place| place.remote == remote) {
+            // The lane had not seen the port announced yet.
+            return Some(false);
+        }
+        let ask = self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= ASK_INTERVAL);
+        if ask {
+            self.asked = Some(now);
+        }
+        Some(ask)
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.places.len()
+    }
+
+    /// For the lanes.
+    pub(crate) fn shared(&self) -> Option<Arc<Alternates>> {
+        let received = Arc::clone(self.received.as_ref()?);
+        let places: Vec<_> = self.places.iter().map(|place| (place.remote, place.slot)).collect();
+        (!places.is_empty()).then(|| Arc::new(Alternates { places, received }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn a_port_lives_as_long_as_it_is_probed() {
+        let (mut heard, start) = (Heard::default(), Instant::now());
+        assert_eq!(heard.probe(start, 1, at(5), at(1)), Probed::Answer { packets: 0, changed: true });
+        let alternates = heard.shared().expect("one");
+        alternates.note_received(1, 7);
+        assert_eq!((alternates.slot_of(at(5)), alternates.slot_of(at(1))), (Some(1), None));
+        let later = start + FORGOTTEN_AFTER / 2;
+        assert_eq!(heard.probe(later, 1, at(5), at(1)), Probed::Answer { packets: 7, changed: false });
+        assert!(!heard.forget(start + FORGOTTEN_AFTER));
+        assert!(heard.forget(later + FORGOTTEN_AFTER) && heard.shared().is_none() && heard.due().is_none());
+    }
+
+    #[test]
+    fn a_port_seen_elsewhere_replaces_its_place_and_another_address_is_refused() {
+        let (mut heard, now) = (Heard::default(), Instant::now());
+        heard.probe(now, 1, at(5), at(1));
+        heard.probe(now, 2, at(6), at(1));
+        assert_eq!(heard.probe(now, 1, at(6), at(1)), Probed::Answer { packets: 0, changed: true });
+        assert_eq!(heard.shared().map(|all| (all.count(), all.slot_of(at(6)))), Some((1, Some(1))));
+        let elsewhere = SocketAddr::from(([192, 0, 2, 9], 7));
+        assert_eq!(heard.probe(now, 3, elsewhere, at(1)), Probed::Refused);
+        assert_eq!(heard.probe(now, 3, at(1), at(1)), Probed::Refused);
+        assert_eq!(heard.probe(now, 0, at(9), at(1)), Probed::Moved);
+        assert_eq!(heard.probe(now, 0, at(1), at(1)), Probed::Answer { packets: 0, changed: false });
+    }
+
+    #[test]
+    fn an_unknown_port_is_roaming_unless_the_peer_sends_from_several() {
+        let (mut heard, now) = (Heard::default(), Instant::now());
+        assert_eq!(heard.explains(now, at(9), at(1)), None);
+        heard.probe(now, 1, at(5), at(1));
+        assert_eq!(heard.explains(now, at(5), at(1)), Some(false));
+        assert_eq!(heard.explains(now, at(9), at(1)), Some(true));
+        assert_eq!(heard.explains(now, at(9), at(1)), Some(false), "asked once a second");
+        assert_eq!(heard.explains(now + ASK_INTERVAL, at(9), at(1)), Some(true));
+        assert_eq!(heard.explains(now, SocketAddr::from(([192, 0, 2, 9], 9)), at(1)), None);
+        assert_eq!(heard.explains(now + FORGOTTEN_AFTER, at(9), at(1)), None);
+    }
+}
