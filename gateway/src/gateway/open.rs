@@ -131,6 +131,23 @@ impl Choices {
         (wan, lan)
     }
 
+    /// How many lanes can have rings. With lan rings, a lane that has some has them on all interfaces of both sides, as what
+    /// it receives on one it sends on another: the interface with the fewest queues counts.
+    fn queues(&self, settings: &Settings) -> Option<usize> {
+        let queues = |interface| wan::rings_of(&settings.wan, interface).count();
+        if self.lan.ports.is_empty() {
+            return Some(self.wan.interfaces.iter().map(queues).sum()).filter(|queues| *queues > 0);
+        }
+        let of_lan = self.lan.ports.iter().map(|port| &port.ringed);
+        self.wan.interfaces.iter().chain(of_lan).map(queues).min()
+    }
+
+    /// The lane of a queue, which is the `place`th of its side.
+    fn lane_of(&self, place: usize, ring: &XskConfig, busy: usize) -> usize {
+        let place = if self.lan.ports.is_empty() { place } else { ring.queue as usize };
+        place % busy
+    }
+
     /// The name of an interface with rings.
     fn name_of(&self, if_index: u32) -> String {
         let mut interfaces = self.wan.interfaces.iter().chain(self.lan.ports.iter().map(|port| &port.ringed));
@@ -150,15 +167,15 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// `wan_queues` and `lan_queues` are those with rings.
-    fn new(settings: &Settings, wan_queues: usize, lan_queues: usize, inherits_tun: bool) -> Self {
+    /// At most `queues` lanes can have rings, where there are rings.
+    fn new(settings: &Settings, queues: Option<usize>, inherits_tun: bool) -> Self {
         let cpus = cpus();
         let count = settings.lanes.unwrap_or_else(|| cpus.len().min(LANES_MAX)).max(1);
-        let busy = match (inherits_tun, wan_queues) {
+        let busy = match (inherits_tun, queues) {
             // A descriptor handed over is one queue of the tunnel interface, and every lane with I/O needs one.
             (true, _) => 1,
-            (false, 0) => count,
-            (false, queues) => count.min(queues.max(lan_queues)),
+            (false, None) => count,
+            (false, Some(queues)) => count.min(queues),
         };
         // A pinned lane cannot leave its core to what else has to run there: the card's interrupts, another gateway, the
         // programs whose packets these are. Where every core has a lane, that would leave other cores idle meanwhile.
@@ -190,8 +207,7 @@ impl Opened {
     ) -> anyhow::Result<Self> {
         let name = settings.interface.as_str();
         let made_here = options.tun_fd.is_none();
-        let (wan_rings, lan_rings) = choices.rings(settings, SMALL_FRAME);
-        let crew = Crew::new(settings, wan_rings.len(), lan_rings.len(), !made_here);
+        let crew = Crew::new(settings, choices.queues(settings), !made_here);
         let sockets = Sockets::open(settings.listen_port, crew.busy, fwmark)?;
         let lane_sockets =
             sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
@@ -276,10 +292,10 @@ pub(super) fn lane_configs(
         })
         .collect();
     for (place, ring) in wan_rings.into_iter().enumerate() {
-        configs[place % crew.busy].wan_rings.push(ring);
+        configs[choices.lane_of(place, &ring, crew.busy)].wan_rings.push(ring);
     }
     for (place, ring) in lan_rings.into_iter().enumerate() {
-        configs[place % crew.busy].lan_rings.push(ring);
+        configs[choices.lane_of(place, &ring, crew.busy)].lan_rings.push(ring);
     }
     for config in &mut configs {
         let rings = config.wan_rings.len() + config.lan_rings.len();
