@@ -33,6 +33,13 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// In a few words.
+    pub(crate) fn short(&self) -> String {
+        format!("{} x {}, Linux {}", self.cores, self.cpu, self.kernel)
+    }
+}
+
 impl std::fmt::Display for Machine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { cpu, cores, kernel, vector_extensions } = self;

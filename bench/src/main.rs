@@ -5,6 +5,7 @@
 mod machine;
 mod measure;
 mod micro;
+mod plot;
 mod throughput;
 
 use std::process::ExitCode;

@@ -19,10 +19,10 @@ use landbridge::status::Status;
 
 use super::cpu::CpuReading;
 use super::gateway::Gateways;
-use super::measuring::{self, Around};
+use super::measuring::Measuring;
 use super::plan::{Configuration, Measure, Plan};
 use super::results::{Bound, Results, Sample};
-use super::scrape::{Latest, Scraper};
+use super::scrape::{Latest, Scraper, escaped};
 use super::topology::{LAN, Side, Topology, TopologySpec};
 
 /// How the names of its namespaces begin.
@@ -38,6 +38,8 @@ pub(crate) struct Campaign<'c> {
     pub(crate) logs: PathBuf,
     /// What scrapers see.
     pub(crate) latest: Latest,
+    /// The last value of every figure by configuration, for scrapers.
+    pub(crate) last: BTreeMap<(String, String), f64>,
     /// Told after each sample.
     pub(crate) progress: &'c mut dyn FnMut(&str),
 }
@@ -61,6 +63,7 @@ impl Campaign<'_> {
                 }
                 (self.progress)(&line(&plan, &sample));
                 samples.push(sample);
+                self.say(None);
             }
         }
         Results { plan, samples }
@@ -89,7 +92,7 @@ impl Campaign<'_> {
         sample
     }
 
-    fn fill(&self, plan: &Plan, configuration: &Configuration, sample: &mut Sample) -> anyhow::Result<()> {
+    fn fill(&mut self, plan: &Plan, configuration: &Configuration, sample: &mut Sample) -> anyhow::Result<()> {
         let topology = Topology::build(PREFIX, &TopologySpec::default())?;
         if !configuration.host_offloads {
             for side in [Side::A, Side::B] {
@@ -110,24 +113,28 @@ impl Campaign<'_> {
     }
 
     fn measure(
-        &self,
+        &mut self,
         plan: &Plan,
         topology: &Topology,
         gateways: &Gateways,
         sample: &mut Sample,
     ) -> anyhow::Result<()> {
+        let name = &plan.configurations[sample.configuration].name;
+        let mut measuring = Measuring::new(plan, topology, self.stop);
         for measure in &plan.measures {
             self.stop.check()?;
             gateways.check()?;
+            self.say(Some((name, measure)));
             let mut readings = Vec::new();
             let mut read = || readings.push(CpuReading::take(gateways.each().iter().filter_map(|g| g.pid())));
-            let around = Around { plan, topology, stop: self.stop, read: &mut read };
-            let outcome = measuring::measure(measure, around, &sample.figures);
-            let outcome = match outcome {
+            let outcome = match measuring.measure(measure, &sample.figures, &mut read) {
                 Ok(outcome) => outcome,
                 Err(error) if error.is::<Interrupted>() => return Err(error),
                 Err(error) => return Err(error.context(format!("{measure}\n{}", gateways.logs()))),
             };
+            for (figure, value) in &outcome.figures {
+                self.last.insert((name.clone(), figure.clone()), *value);
+            }
             sample.figures.extend(outcome.figures);
             sample.details.push(outcome.details);
             if let [before, .., after] = &readings[..] {
@@ -137,6 +144,23 @@ impl Campaign<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Tells scrapers what is being measured, and what was found last.
+    fn say(&self, running: Option<(&str, &Measure)>) {
+        let mut text = String::from("# TYPE landbridge_bench_running gauge\n");
+        if let Some((name, measure)) = running {
+            let (name, measure) = (escaped(name), escaped(&measure.to_string()));
+            let series = format!("landbridge_bench_running{{configuration=\"{name}\",measure=\"{measure}\"}} 1\n");
+            text.push_str(&series);
+        }
+        text.push_str("# TYPE landbridge_bench_figure gauge\n");
+        for ((name, figure), value) in &self.last {
+            let name = escaped(name);
+            let series = format!("landbridge_bench_figure{{configuration=\"{name}\",figure=\"{figure}\"}} {value}\n");
+            text.push_str(&series);
+        }
+        self.latest.say(text);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Enters: options. Leaves: a table on standard output, and a report in a directory. Never does: end without a report of what
 //! was measured until then.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -15,7 +16,8 @@ use super::campaign::{self, Campaign};
 use super::environment::Environment;
 use super::implementation::{Catalogue, Named};
 use super::plan::{Mode, Plan, Wishes};
-use super::report;
+use super::prometheus::Prometheus;
+use super::report::{self, Material};
 use super::scrape::Latest;
 
 /// Measures gateways between two hosts, beside other WireGuard implementations, in namespaces
@@ -51,6 +53,15 @@ pub(crate) struct Arguments {
     /// Measure what each stage of the packet's way costs inside Landbridge's gateways
     #[arg(long)]
     stages: bool,
+    /// Run a Prometheus beside it (Debian's package) that scrapes the gateways; its address is printed
+    #[arg(long)]
+    prometheus: bool,
+    /// That Prometheus, where it is not /usr/bin/prometheus
+    #[arg(long, value_name = "PATH", requires = "prometheus")]
+    prometheus_program: Option<PathBuf>,
+    /// Keep that Prometheus for so long after the run, or until Ctrl-C
+    #[arg(long, value_name = "SECONDS", requires = "prometheus", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    prometheus_hold: Option<u32>,
     /// Say what would be measured, and end
     #[arg(long)]
     list: bool,
@@ -89,13 +100,36 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let logs = campaign::log_directory(&arguments.out)?;
     let environment = Environment::of_this(&catalogue);
     let mut progress = |line: &str| eprintln!("{line}");
-    let mut campaign = Campaign { stop: &stop, logs, latest: Latest::default(), progress: &mut progress };
+    let latest = Latest::default();
+    let prometheus = match arguments.prometheus {
+        true => Some(Prometheus::start(arguments.prometheus_program.as_deref(), &latest, &logs, &stop)?),
+        false => None,
+    };
+    if let Some(prometheus) = &prometheus {
+        eprintln!(
+            "Prometheus is at http://{}; the dashboard is deploy/grafana/landbridge-throughput.json",
+            prometheus.address()
+        );
+    }
+    let mut campaign = Campaign { stop: &stop, logs, latest, last: BTreeMap::new(), progress: &mut progress };
     let results = campaign.run(plan);
     anyhow::ensure!(!results.samples.is_empty(), "nothing was measured");
-    let written = report::write(&arguments.out, &environment, &catalogue, &results)?;
+    // What was measured is worth a report, whatever Prometheus says.
+    let summary = prometheus.as_ref().map(Prometheus::summary).transpose();
+    let summary = summary.unwrap_or_else(|error| {
+        eprintln!("landbridge-bench: {error:#}");
+        None
+    });
+    let written = report::write(&arguments.out, Material { environment, catalogue, results, summary })?;
+    let results = &written.material.results;
     let text = if arguments.json { &written.json } else { &written.markdown };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;
     eprintln!("the report is in {}", shown(&arguments.out));
+    if let (Some(prometheus), Some(seconds)) = (&prometheus, arguments.prometheus_hold) {
+        eprintln!("Prometheus stays at http://{} for {seconds} seconds, or until Ctrl-C", prometheus.address());
+        // Both ends are the user's wish.
+        drop(stop.sleep(Duration::from_secs(seconds.into())));
+    }
     for (place, repetition, error) in results.errors() {
         eprintln!("{}, repetition {}: {error}", results.plan.configurations[place].name, repetition + 1);
     }

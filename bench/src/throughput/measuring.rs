@@ -1,6 +1,7 @@
-//! One measure between two joined sites.
+//! One measure after the other between two joined sites.
 //!
-//! Enters: a [`Measure`], a topology whose gateways run. Leaves: named figures and all details. Never does: start or end a gateway.
+//! Enters: [`Measure`]s, a topology whose gateways run. Leaves: named figures and all details. Never does: start or end a gateway,
+//! or leave generator and sink on the hosts' interfaces while TCP runs.
 
 use std::collections::BTreeMap;
 
@@ -14,19 +15,14 @@ use super::topology::Topology;
 /// Payload of a TCP segment in a tunnel of MTU 1420, with time stamps.
 const SEGMENT: f64 = 1420.0 - 20.0 - 32.0;
 
-/// What a measure needs.
-pub(crate) struct Around<'m> {
-    /// Durations and searches.
-    pub(crate) plan: &'m Plan,
-    /// Where.
-    pub(crate) topology: &'m Topology,
-    /// Ends it early.
-    pub(crate) stop: &'m Stop,
-    /// Called when the time begins that counts, and when it ends.
-    pub(crate) read: &'m mut dyn FnMut(),
+/// What measures share.
+pub(crate) struct Measuring<'m> {
+    plan: &'m Plan,
+    topology: &'m Topology,
+    stop: &'m Stop,
 }
 
-/// What came of it.
+/// What came of one.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// Figures by name ([`super::results::figure_kind`]).
@@ -37,28 +33,35 @@ pub(crate) struct Measured {
     pub(crate) packets: f64,
 }
 
-/// Does it. `found` is what the measures before it found.
-pub(crate) fn measure(
-    measure: &Measure,
-    around: Around<'_>,
-    found: &BTreeMap<String, f64>,
-) -> anyhow::Result<Measured> {
-    match *measure {
-        Measure::Tcp { streams } => by_tcp(streams, around),
-        _ => {
-            let _ = found;
-            Ok(Measured { figures: BTreeMap::new(), details: Value::Null, packets: 0.0 })
+impl<'m> Measuring<'m> {
+    /// Begins.
+    pub(crate) fn new(plan: &'m Plan, topology: &'m Topology, stop: &'m Stop) -> Self {
+        Self { plan, topology, stop }
+    }
+
+    /// Does one. `found` is what those before it found; `read` is called when the time begins that counts, and when it ends.
+    pub(crate) fn measure(
+        &mut self,
+        measure: &Measure,
+        found: &BTreeMap<String, f64>,
+        read: &mut dyn FnMut(),
+    ) -> anyhow::Result<Measured> {
+        match *measure {
+            Measure::Tcp { streams } => self.tcp(streams, read),
+            Measure::Flood | Measure::Rates { .. } | Measure::Latency { .. } => {
+                let _ = found;
+                Ok(Measured { figures: BTreeMap::new(), packets: 0.0, details: Value::Null })
+            }
         }
     }
-}
 
-fn by_tcp(streams: u16, around: Around<'_>) -> anyhow::Result<Measured> {
-    let Around { plan, topology, stop, read } = around;
-    let result = tcp(topology, streams, plan.durations.tcp, stop, read)?;
-    anyhow::ensure!(result.gbps > 0.0, "TCP connects, but nothing arrives");
-    Ok(Measured {
-        figures: BTreeMap::from([(format!("tcp {streams} gbps"), result.gbps)]),
-        packets: result.gbps * 1e9 / 8.0 * result.seconds / SEGMENT,
-        details: json!({ "tcp": result }),
-    })
+    fn tcp(&mut self, streams: u16, read: &mut dyn FnMut()) -> anyhow::Result<Measured> {
+        let result = tcp(self.topology, streams, self.plan.durations.tcp, self.stop, read)?;
+        anyhow::ensure!(result.gbps > 0.0, "TCP connects, but nothing arrives");
+        Ok(Measured {
+            figures: BTreeMap::from([(format!("tcp {streams} gbps"), result.gbps)]),
+            packets: result.gbps * 1e9 / 8.0 * result.seconds / SEGMENT,
+            details: json!({ "tcp": result }),
+        })
+    }
 }

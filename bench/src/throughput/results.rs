@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use landbridge::datapath::stages::Stage;
 use serde::Serialize;
 
 use super::cpu::CpuUse;
@@ -132,6 +133,33 @@ impl Results {
     pub(crate) fn bound(&self, configuration: usize) -> Option<&Bound> {
         let mut own = self.samples.iter().filter(|sample| sample.configuration == configuration);
         own.find_map(|sample| sample.bound.as_ref())
+    }
+
+    /// Repetitions that were begun.
+    pub(crate) fn repetitions(&self) -> u16 {
+        self.samples.iter().map(|sample| sample.repetition + 1).max().unwrap_or(0)
+    }
+
+    /// The sizes for which there are figures that begin with a word.
+    pub(crate) fn sizes(&self, word: &str) -> Vec<String> {
+        let mut sizes: Vec<String> = Vec::new();
+        for figure in self.figures() {
+            let mut words = figure.split(' ');
+            if words.next() == Some(word)
+                && let Some(size) = words.next()
+                && !sizes.iter().any(|known| known == size)
+            {
+                sizes.push(size.to_owned());
+            }
+        }
+        sizes
+    }
+
+    /// The stages that were measured, in the order of a turn.
+    pub(crate) fn stages(&self) -> Vec<String> {
+        let figures = self.figures();
+        let measured = |stage: &Stage| figures.iter().any(|figure| figure.ends_with(&format!(" {} ns", stage.label())));
+        Stage::ALL.iter().filter(|stage| measured(stage)).map(|stage| stage.label().to_owned()).collect()
     }
 
     /// Errors by configuration, each text once.

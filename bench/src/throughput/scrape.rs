@@ -47,9 +47,15 @@ pub(crate) struct Series {
     kept: usize,
 }
 
-/// The latest texts of both gateways, labelled with what is being measured; empty between runs.
+/// The latest texts: of both gateways, labelled with what is being measured and empty between runs, and of the bench itself.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Latest(Arc<Mutex<[String; 2]>>);
+pub(crate) struct Latest(Arc<Mutex<Texts>>);
+
+#[derive(Debug, Default)]
+struct Texts {
+    gateways: [String; 2],
+    bench: String,
+}
 
 /// A scraping on its way.
 #[derive(Debug)]
@@ -69,10 +75,20 @@ enum Source {
 impl Latest {
     /// The text of one gateway.
     pub(crate) fn text(&self, side: Side) -> String {
-        self.texts()[side as usize].clone()
+        self.texts().gateways[side as usize].clone()
     }
 
-    fn texts(&self) -> MutexGuard<'_, [String; 2]> {
+    /// What the bench tells of itself.
+    pub(crate) fn bench(&self) -> String {
+        self.texts().bench.clone()
+    }
+
+    /// Replaces what the bench tells of itself.
+    pub(crate) fn say(&self, text: String) {
+        self.texts().bench = text;
+    }
+
+    fn texts(&self) -> MutexGuard<'_, Texts> {
         // A text is replaced whole: nothing can be half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,7 +128,7 @@ impl Scraper {
     pub(crate) fn finish(mut self) -> Vec<Series> {
         self.end.clear();
         let series = self.threads.drain(..).filter_map(|thread| thread.join().ok()?.ok()).collect();
-        *self.latest.texts() = Default::default();
+        self.latest.texts().gateways = Default::default();
         series
     }
 }
@@ -124,7 +140,7 @@ fn scrape(source: &Source, side: Side, labels: &str, latest: &Latest, ended: &mp
         match source.text() {
             Ok(text) => {
                 series.add(start.elapsed().as_secs_f64(), &text);
-                latest.texts()[side as usize] = labelled(&text, labels);
+                latest.texts().gateways[side as usize] = labelled(&text, labels);
             }
             Err(_) => series.failures += 1,
         }
@@ -225,7 +241,8 @@ fn labelled(text: &str, labels: &str) -> String {
     out
 }
 
-fn escaped(value: &str) -> String {
+/// A label's value as the text format has it.
+pub(crate) fn escaped(value: &str) -> String {
     value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

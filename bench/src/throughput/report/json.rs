@@ -9,8 +9,10 @@ use serde::Serialize;
 use super::super::environment::Environment;
 use super::super::implementation::Catalogue;
 use super::super::plan::Plan;
-use super::super::results::{Bound, Results, Sample, figure_kind};
+use super::super::prometheus::Summary;
+use super::super::results::{Bound, Sample, figure_kind};
 use super::super::statistics::Spread;
+use super::Material;
 
 /// Raised when a key changes its meaning.
 const SCHEMA: u32 = 1;
@@ -22,8 +24,9 @@ struct Report<'r> {
     catalogue: &'r Catalogue,
     plan: &'r Plan,
     figures: Vec<Figure>,
-    configurations: Vec<Summary<'r>>,
+    configurations: Vec<Configured<'r>>,
     samples: &'r [Sample],
+    prometheus: Option<&'r Summary>,
 }
 
 #[derive(Serialize)]
@@ -36,14 +39,15 @@ struct Figure {
 }
 
 #[derive(Serialize)]
-struct Summary<'r> {
+struct Configured<'r> {
     name: &'r str,
     bound: Option<&'r Bound>,
     figures: BTreeMap<String, Spread>,
 }
 
 /// The text.
-pub(super) fn text(environment: &Environment, catalogue: &Catalogue, results: &Results) -> anyhow::Result<String> {
+pub(super) fn text(material: &Material) -> anyhow::Result<String> {
+    let Material { environment, catalogue, results, summary } = material;
     let names = results.figures();
     let figure = |name: &String| {
         let kind = figure_kind(name);
@@ -55,7 +59,7 @@ pub(super) fn text(environment: &Environment, catalogue: &Catalogue, results: &R
             noise: results.noise(name),
         }
     };
-    let configurations = results.plan.configurations.iter().enumerate().map(|(place, configuration)| Summary {
+    let configurations = results.plan.configurations.iter().enumerate().map(|(place, configuration)| Configured {
         name: &configuration.name,
         bound: results.bound(place),
         figures: names.iter().filter_map(|name| Some((name.clone(), results.spread(place, name)?))).collect(),
@@ -68,6 +72,7 @@ pub(super) fn text(environment: &Environment, catalogue: &Catalogue, results: &R
         figures: names.iter().map(figure).collect(),
         configurations: configurations.collect(),
         samples: &results.samples,
+        prometheus: summary.as_ref(),
     };
     Ok(serde_json::to_string(&report)? + "\n")
 }
