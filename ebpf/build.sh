@@ -1,12 +1,13 @@
 #!/bin/bash
-# Builds the XDP object, and proves that the committed one is what its sources build.
+# Builds the XDP objects (landbridge_steer.o of the gateway, landbridge_bench.o of the bench), and proves that the committed
+# ones are what their sources build.
 #
 #   ebpf/build.sh                   build, and write ebpf/prebuilt/
-#   ebpf/build.sh --output FILE     build into FILE, leave ebpf/prebuilt/ alone
+#   ebpf/build.sh --output FILE     build the gateway's object into FILE, leave ebpf/prebuilt/ alone
 #   ebpf/build.sh --check-sources   fail where sources have changed since ebpf/prebuilt/ was written; builds nothing
 #   ebpf/build.sh --check           the same, then rebuild: with the tool chain of ebpf/prebuilt/TOOLCHAIN the result must
-#                                   equal the committed object byte for byte; with another version of it this says so and
-#                                   prints the path of the rebuilt object, alone on standard output, to be tested as
+#                                   equal the committed objects byte for byte; with another version of it this says so and
+#                                   prints the path of the gateway's rebuilt object, alone on standard output, to be tested as
 #                                   LANDBRIDGE_XDP_OBJECT=PATH cargo test -p landbridge --test steer
 #   ebpf/build.sh --install-tools   install the tool chain: Debian packages, and bpf-linker into target/tools
 #
@@ -22,6 +23,9 @@ work=$repo/target/ebpf
 
 linker_version=0.13.0
 llvm=22
+# Each object of ebpf/prebuilt/, and the program of ebpf/Cargo.toml that it is.
+objects=(landbridge_steer.o landbridge_bench.o)
+declare -A programs=([landbridge_steer.o]=landbridge-ebpf [landbridge_bench.o]=landbridge-ebpf-bench)
 packages=(rustc-web cargo-web rust-web-src "libllvm$llvm")
 rustc=${EBPF_RUSTC:-/usr/bin/rustc}
 cargo=${EBPF_CARGO:-/usr/bin/cargo}
@@ -73,9 +77,9 @@ strip_tool() {
         fail "no llvm-strip here: ebpf/build.sh --install-tools installs it"
 }
 
-# Builds into file $1. Paths are mapped to names that are the same everywhere; debug information serves only to make BTF.
+# Builds all objects into directory $1. Paths are mapped to names that are the same everywhere; debug information serves only to make BTF.
 build() {
-    local output=$1 cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot registry flags=() separator=$'\x1f' encoded flag
+    local output=$1 object cargo_home=${CARGO_HOME:-$HOME/.cargo} sysroot registry flags=() separator=$'\x1f' encoded flag
     require_tools
     sysroot=$("$rustc" --print sysroot)
     (cd "$here" && RUSTC=$rustc "$cargo" fetch --quiet --locked >&2) || fail "the crates of ebpf/Cargo.lock cannot be had"
@@ -99,47 +103,48 @@ build() {
             CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER=$(linker) "$cargo" build --quiet --locked --release \
             --target bpfel-unknown-none -Z build-std=core >&2
     ) || fail "the build failed"
-    cp "$work/bpfel-unknown-none/release/landbridge-ebpf" "$output"
-    # Keeps .BTF and .BTF.ext, which the kernel reads; drops DWARF, which nobody does.
-    "$(strip_tool)" --strip-debug "$output"
+    mkdir -p "$output"
+    for object in "${objects[@]}"; do
+        cp "$work/bpfel-unknown-none/release/${programs[$object]}" "$output/$object"
+        # Keeps .BTF and .BTF.ext, which the kernel reads; drops DWARF, which nobody does.
+        "$(strip_tool)" --strip-debug "$output/$object"
+    done
 }
 
 check_sources() {
-    [[ -f $prebuilt/landbridge_steer.o && -f $prebuilt/SOURCES.sha256 && -f $prebuilt/TOOLCHAIN ]] ||
+    [[ -f $prebuilt/landbridge_steer.o && -f $prebuilt/landbridge_bench.o && -f $prebuilt/SOURCES.sha256 && -f $prebuilt/TOOLCHAIN ]] ||
         fail "ebpf/prebuilt/ is not complete: run ebpf/build.sh and commit what it writes"
     if ! diff "$prebuilt/SOURCES.sha256" <(sources) >&2; then
-        fail "these sources have changed since the committed object was built: run ebpf/build.sh and commit ebpf/prebuilt/"
+        fail "these sources have changed since the committed objects were built: run ebpf/build.sh and commit ebpf/prebuilt/"
     fi
     (cd "$prebuilt" && sha256sum --quiet --check OBJECT.sha256 >&2) ||
-        fail "the committed object is not the one that was built: run ebpf/build.sh and commit ebpf/prebuilt/"
-    say "the committed object was built from these sources"
+        fail "a committed object is not the one that was built: run ebpf/build.sh and commit ebpf/prebuilt/"
+    say "the committed objects were built from these sources"
 }
 
 check() {
     check_sources
-    mkdir -p "$work"
-    local rebuilt=$work/rebuilt.o
+    local rebuilt=$work/rebuilt object equal=yes
     build "$rebuilt"
+    for object in "${objects[@]}"; do cmp "$prebuilt/$object" "$rebuilt/$object" >&2 || equal=no; done
     if diff "$prebuilt/TOOLCHAIN" <(toolchain) >&2; then
-        cmp "$prebuilt/landbridge_steer.o" "$rebuilt" >&2 ||
-            fail "the same sources and tool chain built another object: see $rebuilt"
+        [[ $equal == yes ]] || fail "the same sources and tool chain built other objects: see $rebuilt"
         say "rebuilt with the same tool chain: equal byte for byte"
-    elif cmp --silent "$prebuilt/landbridge_steer.o" "$rebuilt"; then
+    elif [[ $equal == yes ]]; then
         say "rebuilt with another version of the tool chain (above, > is here): equal byte for byte all the same"
     else
-        say "the tool chain here is another version (above, > is here), so the rebuilt object cannot be compared: test it"
-        echo "$rebuilt"
+        say "the tool chain here is another version (above, > is here), so the rebuilt objects cannot be compared: test them"
+        echo "$rebuilt/landbridge_steer.o"
     fi
 }
 
 write_prebuilt() {
-    mkdir -p "$prebuilt" "$work"
-    build "$work/built.o"
-    cp "$work/built.o" "$prebuilt/landbridge_steer.o"
+    local object
+    build "$prebuilt"
     sources >"$prebuilt/SOURCES.sha256"
     toolchain >"$prebuilt/TOOLCHAIN"
-    (cd "$prebuilt" && sha256sum landbridge_steer.o >OBJECT.sha256)
-    say "wrote ebpf/prebuilt/: $(stat -c %s "$prebuilt/landbridge_steer.o") bytes"
+    (cd "$prebuilt" && sha256sum "${objects[@]}" >OBJECT.sha256)
+    for object in "${objects[@]}"; do say "wrote ebpf/prebuilt/$object: $(stat -c %s "$prebuilt/$object") bytes"; done
 }
 
 # The versions that built the committed object where the archive still has them, else what it has.
@@ -177,7 +182,11 @@ install_tools() {
 
 case "${1:-}" in
     "") write_prebuilt ;;
-    --output) build "${2:?--output needs a file}" ;;
+    --output)
+        : "${2:?--output needs a file}"
+        build "$work/output"
+        cp "$work/output/landbridge_steer.o" "$2"
+        ;;
     --check-sources) check_sources ;;
     --check) check ;;
     --install-tools) install_tools ;;

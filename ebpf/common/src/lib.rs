@@ -5,6 +5,7 @@
 
 #![no_std]
 
+pub mod bench;
 mod maps;
 mod verdict;
 
