@@ -7,8 +7,13 @@ use std::time::Duration;
 
 use landbridge::lab::stop::Stop;
 
+use serde_json::json;
+
+use super::frame::{FrameSize, IpVersion};
 use super::tcp::tcp;
+use super::tester::Tester;
 use super::topology::{Topology, TopologySpec};
+use super::trial::{Directions, Trial};
 
 /// Measures the laboratory itself: generator, sink and links, with plain routes in place of a tunnel. Needs root.
 #[derive(Debug, clap::Args)]
@@ -19,10 +24,27 @@ pub(crate) struct Arguments {
     /// TCP streams; none leaves TCP out.
     #[arg(long, value_delimiter = ',')]
     streams: Vec<u16>,
+    /// Sizes of packets in bytes, or imix.
+    #[arg(long, value_delimiter = ',', default_value = "64,1420,imix")]
+    sizes: Vec<FrameSize>,
+    /// Packets a second, in each direction.
+    #[arg(long, value_delimiter = ',', default_value = "10000,100000,300000")]
+    rates: Vec<f64>,
+    /// One way or both ways at a time.
+    #[arg(long, value_enum, default_value = "one")]
+    directions: Directions,
+    /// IP version.
+    #[arg(long, value_enum, default_value = "v4")]
+    ip: IpVersion,
+    /// Flows.
+    #[arg(long, default_value_t = 1)]
+    flows: u16,
 }
 
 /// How the names of its namespaces begin.
 const PREFIX: &str = "landbridge-calibrate";
+/// How long the first frame may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs it.
 ///
@@ -36,6 +58,20 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     for &streams in &arguments.streams {
         let result = tcp(&topology, streams, duration, &stop, || {})?;
         println!("{}", serde_json::to_string(&result)?);
+    }
+    if arguments.sizes.is_empty() || arguments.rates.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut tester = Tester::attach(&topology)?;
+    tester.join(arguments.ip, PATIENCE, &stop)?;
+    let Arguments { ip: version, directions, flows, .. } = *arguments;
+    for &size in &arguments.sizes {
+        for &rate_pps in &arguments.rates {
+            let trial = Trial { size, version, rate_pps, directions, duration, flows };
+            for result in tester.trial(&trial, &stop)? {
+                println!("{}", json!({ "size": size, "rate_pps": rate_pps, "result": result }));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -31,6 +31,19 @@ pub(crate) enum FrameSize {
     Imix,
 }
 
+/// The mix in the order in which a flow has it: each size spread over the cycle.
+pub(crate) fn imix_order() -> [u16; IMIX_CYCLE as usize] {
+    let mut given = [0_u16; IMIX.len()];
+    std::array::from_fn(|turn| {
+        // The size that is furthest behind its share.
+        let furthest = (0..IMIX.len())
+            .max_by_key(|place| i32::from((turn as u16 + 1) * IMIX[*place].1) - i32::from(given[*place] * IMIX_CYCLE));
+        let place = furthest.unwrap_or_default();
+        given[place] += 1;
+        IMIX[place].0
+    })
+}
+
 impl FrameSize {
     /// Bytes of the longest packet.
     pub(crate) fn bytes_max(self) -> u16 {
@@ -69,8 +82,12 @@ impl FromStr for FrameSize {
             return Ok(Self::Imix);
         }
         match text.parse() {
-            Ok(bytes) if (PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&bytes) => Ok(Self::Bytes(bytes)),
-            _ => Err(format!("a size is {PACKET_BYTES_MIN} to {PACKET_BYTES_MAX} bytes of IP packet, or imix")),
+            Ok(bytes) if (PACKET_BYTES_MIN..=PACKET_BYTES_MAX).contains(&bytes) && bytes % 2 == 0 => {
+                Ok(Self::Bytes(bytes))
+            }
+            _ => Err(format!(
+                "a size is an even number of {PACKET_BYTES_MIN} to {PACKET_BYTES_MAX} bytes of IP packet, or imix"
+            )),
         }
     }
 }
@@ -101,7 +118,7 @@ mod tests {
         for size in [FrameSize::Bytes(64), FrameSize::Bytes(1420), FrameSize::Imix] {
             assert_eq!(size.to_string().parse(), Ok(size));
         }
-        for text in ["63", "3201", "", "-1", "mix"] {
+        for text in ["63", "65", "3202", "", "-1", "mix"] {
             assert!(text.parse::<FrameSize>().is_err(), "{text}");
         }
     }
@@ -112,5 +129,9 @@ mod tests {
         let mean = (7.0 * 64.0 + 4.0 * 570.0 + 1420.0) / 12.0;
         assert!((FrameSize::Imix.bytes_mean() - mean).abs() < 1e-9);
         assert_eq!(FrameSize::Imix.bytes_max(), 1420);
+        for (bytes, count) in IMIX {
+            assert_eq!(imix_order().iter().filter(|size| **size == bytes).count(), usize::from(count));
+        }
+        assert_ne!(imix_order()[..4], [64; 4], "sizes are spread over the cycle");
     }
 }

@@ -22,7 +22,9 @@ impl Default for Latency {
 impl Latency {
     /// Adds `count` values of `ns`.
     pub(crate) fn record(&mut self, ns: u64, count: u64) {
-        self.0.saturating_record_n(ns, count);
+        if count > 0 {
+            self.0.saturating_record_n(ns, count);
+        }
     }
 
     /// How many values there are.
@@ -71,9 +73,11 @@ mod tests {
         assert_eq!(latency.percentile_ns(50.0), None);
         latency.record(1_000, 98);
         latency.record(1_000_000, 2);
+        latency.record(59_000_000_000, 0);
         let near = |got: Option<u64>, want: u64| got.is_some_and(|got| got.abs_diff(want) * 100 <= want);
         assert!(near(latency.percentile_ns(50.0), 1_000) && near(latency.percentile_ns(99.0), 1_000_000));
         assert_eq!(latency.count(), 100);
+        assert!(near(Some(latency.histogram().max()), 1_000_000), "what did not occur is no maximum");
         let json = serde_json::to_value(&latency).expect("a value");
         assert_eq!(json["count"], 100);
     }

@@ -2,6 +2,7 @@
 //!
 //! 1. [`topology`]: four namespaces, links, addresses.
 //! 2. [`trial`]: frames of one size at one rate for a while, and what arrived; [`tcp`]: streams for a while.
+//!    [`tester`] runs trials: [`stamping`] says what frames are like, [`end`] has the programs on a host.
 //! 3. [`search`]: the highest rate whose trials are good enough.
 //!
 //! Enters: what to measure. Leaves: figures. Never does: touch a network interface of the machine itself.
@@ -10,6 +11,7 @@ pub(crate) mod calibrate;
 pub(crate) mod campaign;
 pub(crate) mod command;
 pub(crate) mod cpu;
+pub(crate) mod end;
 pub(crate) mod environment;
 pub(crate) mod export;
 pub(crate) mod frame;
@@ -24,8 +26,10 @@ pub(crate) mod report;
 pub(crate) mod results;
 pub(crate) mod scrape;
 pub(crate) mod search;
+pub(crate) mod stamping;
 pub(crate) mod statistics;
 pub(crate) mod tcp;
+pub(crate) mod tester;
 pub(crate) mod topology;
 pub(crate) mod trial;
 pub(crate) mod uapi;

@@ -1,5 +1,7 @@
 //! One trial: frames of one size at one rate for a while, and what became of them.
 //!
+//! [`super::tester::Tester::trial`] makes the one into the other.
+//!
 //! Enters: a [`Trial`]. Leaves: a [`TrialResult`] for each direction. Never does: judge; that is [`super::search`]'s.
 
 use std::time::Duration;
@@ -67,9 +69,11 @@ pub(crate) struct TrialResult {
     pub(crate) corrupted: u64,
     /// Frames of earlier trials that arrived in this one; they count nowhere else.
     pub(crate) stale: u64,
-    /// `sent` in each second of the time from the first frame to the last.
+    /// Frames that were due but never sent, because the generator had no turn: the offered rate is short by them.
+    pub(crate) missed: u64,
+    /// `sent` in each second of the trial.
     pub(crate) offered_pps: f64,
-    /// `received`, over the time in which they were sent.
+    /// `received` in each second of the trial.
     pub(crate) received_pps: f64,
     /// One-way latency, from the program that stamps to the program that counts, both on one clock.
     pub(crate) latency: Latency,

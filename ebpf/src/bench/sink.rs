@@ -7,6 +7,8 @@
 //! Enters: every frame that the interface receives. Leaves: everything that is not the bench's. Never does: take a frame without
 //! the magic.
 
+use core::hint::black_box;
+
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use aya_ebpf::macros::map;
@@ -146,7 +148,8 @@ fn measure(tally: &mut Tally, last: &mut Flow, time_ns: u64) {
     last.has_transit = 1;
     last.transit_ns = transit;
     if let Some(buckets) = LATENCY.get_ptr_mut(0) {
-        let index = bench::bucket(transit) as usize;
+        // Compared where the verifier sees it, as above.
+        let index = black_box(bench::bucket(transit) as usize);
         if index < LATENCY_BUCKETS {
             // SAFETY: the index was compared; the counters are this CPU's.
             unsafe { (*buckets)[index] += 1 };
@@ -159,7 +162,8 @@ fn measure(tally: &mut Tally, last: &mut Flow, time_ns: u64) {
 fn is_whole(data: usize, end: usize, sink: &Sink, stamped: &Stamped, flow: u32) -> bool {
     let turn = (stamped.sequence - sink.sequence) % CYCLE as u32 + flow % CYCLE as u32;
     let turn = if turn >= CYCLE as u32 { turn - CYCLE as u32 } else { turn };
-    let Some(expected) = sink.packet_len.get(turn as usize) else { return false };
+    // Compared once more where the verifier sees it: it does not follow the arithmetic.
+    let Some(expected) = sink.packet_len.get(black_box(turn as usize)) else { return false };
     if *expected != 0 && u32::from(*expected) != stamped.packet_len {
         return false;
     }
@@ -170,7 +174,8 @@ fn is_whole(data: usize, end: usize, sink: &Sink, stamped: &Stamped, flow: u32) 
     if len < stamped.udp_at + 8 + STAMP + TRAILER {
         return true;
     }
-    let Some(trailer) = words::<2>(data + (len - TRAILER), end) else { return false };
+    // Kept whole: what is compared with the end has to be what is read, as the verifier sees it.
+    let Some(trailer) = words::<2>(data + black_box(len - TRAILER), end) else { return false };
     trailer[0] == stamped.sequence as u16 && trailer[1] == !trailer[0]
 }
 

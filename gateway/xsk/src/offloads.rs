@@ -1,0 +1,57 @@
+//! One offload of an interface that tools need to switch: generic receive offload, which on a veth decides whether frames of
+//! XDP programs are accepted from its peer.
+//!
+//! Enters: an interface's name in the namespace of the calling thread. Leaves: the offload, switched. Never does: touch another
+//! setting.
+
+use std::ffi::c_char;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::net::{AddressFamily, SocketType, socket};
+
+use crate::error::at;
+
+/// linux/ethtool.h: reads whether generic receive offload is on.
+const ETHTOOL_GGRO: u32 = 0x2b;
+/// linux/ethtool.h: switches it.
+const ETHTOOL_SGRO: u32 = 0x2c;
+
+/// struct ethtool_value.
+#[repr(C)]
+struct Value {
+    command: u32,
+    data: u32,
+}
+
+/// Switches generic receive offload of an interface, and says whether it was on.
+///
+/// # Errors
+/// No such interface, no right to do so, or a driver that refuses.
+pub fn switch_generic_receive(interface: &str, on: bool) -> io::Result<bool> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let was = ethtool(&socket, interface, ETHTOOL_GGRO, 0).map_err(|error| at("reading an offload", error))? != 0;
+    if was != on {
+        let wanted = u32::from(on);
+        ethtool(&socket, interface, ETHTOOL_SGRO, wanted).map_err(|error| at("switching an offload", error))?;
+    }
+    Ok(was)
+}
+
+fn ethtool(socket: &OwnedFd, interface: &str, command: u32, data: u32) -> io::Result<u32> {
+    let mut value = Value { command, data };
+    // SAFETY: plain data, for which zeroes are a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let room = request.ifr_name.len() - 1;
+    if interface.len() > room {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as c_char;
+    }
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    // SAFETY: this ioctl reads one ifreq, and reads and writes the ethtool_value that it points to; both outlive the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
+}
