@@ -14,6 +14,8 @@ use serde::Serialize;
 pub(crate) struct Sample {
     /// Nanoseconds of one operation, by part.
     parts: Vec<f64>,
+    /// The same of what the sample measured in between, to be compared with.
+    beside: Vec<f64>,
     operations: u64,
     allocations: u64,
 }
@@ -24,19 +26,38 @@ impl Sample {
         median(self.parts.clone())
     }
 
+    /// The median of what stands beside, if anything does.
+    fn ns_beside(&self) -> Option<f64> {
+        (!self.beside.is_empty()).then(|| median(self.beside.clone()))
+    }
+
     /// Times `work`, which does `operations`, as a part of the sample.
     #[inline]
     pub(crate) fn time<T>(&mut self, operations: usize, work: impl FnOnce() -> T) -> T {
+        let (result, ns) = self.timed(operations, work);
+        self.parts.push(ns);
+        self.operations += operations as u64;
+        result
+    }
+
+    /// Times, as a part, what the sample is compared with.
+    #[inline]
+    pub(crate) fn time_beside<T>(&mut self, operations: usize, work: impl FnOnce() -> T) -> T {
+        let (result, ns) = self.timed(operations, work);
+        self.beside.push(ns);
+        result
+    }
+
+    #[inline]
+    fn timed<T>(&mut self, operations: usize, work: impl FnOnce() -> T) -> (T, f64) {
         let (mut result, mut elapsed) = (None, Duration::ZERO);
         let counted = allocation_counter::measure(|| {
             let start = Instant::now();
             result = Some(black_box(work()));
             elapsed = start.elapsed();
         });
-        self.parts.push(elapsed.as_nanos() as f64 / operations as f64);
-        self.operations += operations as u64;
         self.allocations += counted.count_total;
-        result.expect("the closure has run")
+        (result.expect("the closure has run"), elapsed.as_nanos() as f64 / operations as f64)
     }
 }
 
@@ -71,7 +92,7 @@ impl Case {
         self
     }
 
-    /// The case that this one is compared with.
+    /// The case that this one is compared with, or the name of what its own samples hold beside it.
     pub(crate) fn against(mut self, name: impl Into<String>) -> Self {
         self.against = Some(name.into());
         self
@@ -122,6 +143,8 @@ pub(crate) struct Row {
     pub(crate) against: Option<String>,
     /// Median over all rounds of this case's time to the other's.
     pub(crate) ratio: Option<f64>,
+    /// Median over all rounds of what this case takes more than the other, in nanoseconds.
+    pub(crate) more_ns: Option<f64>,
     /// What the ratio is to be at most.
     pub(crate) target: Option<f64>,
     /// Whether it is.
@@ -148,10 +171,14 @@ pub(crate) fn run(mut cases: Vec<Case>, rounds: usize) -> Vec<Row> {
     let row = |(case, own): (&Case, &Vec<Sample>)| {
         let ns: Vec<f64> = own.iter().map(Sample::ns).collect();
         let other = case.against.as_ref().and_then(|name| cases.iter().position(|case| case.name == *name));
-        let ratio = other.map(|other| {
-            let pairs = ns.iter().zip(&samples[other]);
-            median(pairs.map(|(ns, other)| ns / other.ns()).collect())
-        });
+        let beside: Option<Vec<f64>> = match other {
+            Some(other) => Some(samples[other].iter().map(Sample::ns).collect()),
+            None => own.iter().map(Sample::ns_beside).collect(),
+        };
+        let of_pairs = |of: fn(f64, f64) -> f64| {
+            beside.as_ref().map(|beside| median(ns.iter().zip(beside).map(|(ns, beside)| of(*ns, *beside)).collect()))
+        };
+        let ratio = of_pairs(|ns, beside| ns / beside);
         let ns_median = median(ns.clone());
         Row {
             group: case.group,
@@ -161,6 +188,7 @@ pub(crate) fn run(mut cases: Vec<Case>, rounds: usize) -> Vec<Row> {
             gbps: case.bytes.map(|bytes| bytes as f64 * 8.0 / ns_median),
             against: case.against.clone(),
             ratio,
+            more_ns: of_pairs(|ns, beside| ns - beside),
             target: case.target,
             target_met: ratio.zip(case.target).map(|(ratio, target)| ratio <= target),
             operations: own.iter().map(|sample| sample.operations).sum(),
@@ -185,7 +213,7 @@ mod tests {
     use super::*;
 
     fn fixed(name: &str, ns: u64) -> Case {
-        let sample = Sample { parts: vec![9e9, ns as f64, 0.0], operations: 10, allocations: 0 };
+        let sample = Sample { parts: vec![9e9, ns as f64, 0.0], operations: 10, ..Sample::default() };
         Case::new("fixed", name, move || sample.clone())
     }
 
@@ -201,6 +229,17 @@ mod tests {
         assert_eq!((rows[1].ratio, rows[1].target_met), (Some(1.2), Some(true)));
         assert_eq!((rows[2].ratio, rows[2].target_met), (Some(1.3), Some(false)));
         assert_eq!(rows[2].operations, 40);
+    }
+
+    #[test]
+    fn a_ratio_within_samples_is_taken_of_neighbours() {
+        let mut rounds = [(100.0, 50.0), (400.0, 100.0), (30.0, 10.0)].into_iter().cycle();
+        let sample = move || {
+            let (own, beside) = rounds.next().expect("without end");
+            Sample { parts: vec![own], beside: vec![beside], operations: 1, allocations: 0 }
+        };
+        let rows = run(vec![Case::new("paired", "own", sample).against("beside").target(3.0)], 3);
+        assert_eq!((rows[0].ratio, rows[0].more_ns, rows[0].target_met), (Some(3.0), Some(50.0), Some(true)));
     }
 
     #[test]

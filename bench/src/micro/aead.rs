@@ -58,12 +58,14 @@ fn nonce(counter: u64) -> Nonce {
     Nonce::assume_unique_for_key(bytes)
 }
 
-fn slots(len: usize) -> Vec<u8> {
+/// Room for a turn of packets.
+pub(super) fn slots(len: usize) -> Vec<u8> {
     debug_assert!(len + TAG_LEN <= SLOT);
     vec![0; TURN * SLOT]
 }
 
-fn packets(slots: &mut [u8], len: usize) -> impl Iterator<Item = &mut [u8]> {
+/// The packets of a turn.
+pub(super) fn packets(slots: &mut [u8], len: usize) -> impl Iterator<Item = &mut [u8]> {
     slots.chunks_exact_mut(SLOT).map(move |slot| &mut slot[..len])
 }
 
@@ -109,7 +111,8 @@ fn open_by_ring(len: usize) -> Case {
         .without_allocations()
 }
 
-fn sealed_by(key: &Key, len: usize) -> Vec<Vec<u8>> {
+/// A turn of sealed packets.
+pub(super) fn sealed_by(key: &Key, len: usize) -> Vec<Vec<u8>> {
     let seal = |counter: usize| {
         let mut packet = vec![0x5a; len + TAG_LEN];
         key.seal(counter as u64, &mut packet);
@@ -119,7 +122,7 @@ fn sealed_by(key: &Key, len: usize) -> Vec<Vec<u8>> {
 }
 
 /// Runs `work` on bursts made of `slots`, as lanes make them.
-fn in_bursts<'a>(key: &'a Key, slots: &'a mut [u8], len: usize, work: impl Fn(&mut [Packet<'a>])) {
+pub(super) fn in_bursts<'a>(key: &'a Key, slots: &'a mut [u8], len: usize, work: impl Fn(&mut [Packet<'a>])) {
     let mut bytes = packets(slots, len + TAG_LEN).enumerate();
     for _ in 0..TURN / BURST {
         let mut burst = bytes.by_ref().take(BURST);

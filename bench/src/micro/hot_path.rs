@@ -1,258 +1,218 @@
-//! The hot path: all that a lane does per burst but I/O, against ring's seal of the same packets.
+//! The hot path: all that a lane does per burst but I/O, beside the crypto engine alone on the same packets.
 //!
 //! Seal: inner packet in a frame, look-up, session, counters, padding, AEAD, account, outer Ethernet, IPv4 and
 //! UDP headers. Open: a whole frame from the wire, its parsing, session, replay window, AEAD, commit, account,
 //! allowed IPs of the inner source. Both are turns of a real lane between sides that only move frames.
+//!
+//! Every sample alternates, turn by turn, between the path and what it is compared with: ratios are of neighbours in
+//! time, with the clock that the same instructions have left behind.
 
-use std::collections::VecDeque;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::cell::RefCell;
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::rc::Rc;
+use std::time::Instant;
 
-use anyhow::Context;
-use arc_swap::ArcSwap;
-use crossbeam::queue::ArrayQueue;
-use landbridge::datapath::lane::Lane;
-use landbridge::datapath::memory::MemoryLan;
-use landbridge::datapath::report::{Link, Waker};
-use landbridge::datapath::side::{Datagrams, Origin, Outgoing, PollSet, Wan};
-use landbridge::datapath::stats::LaneStats;
-use landbridge::datapath::tables::{Path, PeerEntry, Tables, Wire};
-use landbridge::datapath::wire::{self, HeaderTemplate};
-use landbridge_aead::{Engine, Key};
-use landbridge_proto::session::SessionLimits;
-use landbridge_proto::{DropReason, PeerId, PeerShared, ReceiverIndex, Role, Session};
-use landbridge_xsk::{Burst, Frame, Memory, MemoryConfig, Pool};
+use landbridge_aead::{Engine, Key, TAG_LEN};
 
-use super::aead::{TURN, engines, ring_seal, turns};
+use super::aead::{TURN, engines, in_bursts, packets, sealed_by, slots, turns};
+use super::site::Site;
 use crate::measure::{Case, Sample};
 
-const SIZES: [(usize, f64); 2] = [(64, 2.0), (1420, 1.25)];
-const MTU: u32 = 1420;
-const PORT: u16 = 51_820;
-const PEER: PeerId = PeerId { slot: 0, generation: 0 };
+const GROUP: &str = "hot path in memory, one core";
+/// What the path may take at most, as a multiple of the engine alone.
+const SIZES: [(usize, f64); 4] = [(64, 1.6), (128, 1.6), (512, 1.6), (1420, 1.15)];
+const PEERS: [u32; 4] = [10, 100, 1000, 10_000];
+/// What so many peers may take at most, as a multiple of one.
+const PEERS_RATIO: f64 = 1.2;
+/// Packets in a row to one peer: a burst, what a TCP flow brings at a time, roughly, and the worst.
+const TRAINS: [usize; 3] = [64, 16, 1];
 
 /// All cases of this file.
-pub(super) fn cases() -> anyhow::Result<Vec<Case>> {
+pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
+    let one = Sites::new(1);
     for (len, target) in SIZES {
         for engine in engines() {
-            for (name, sample) in [("seal", sealing(engine, len, None)?), ("open", opening(engine, len)?)] {
-                let name = format!("{name} path {len} B, engine {}", engine.name());
-                let case = Case::new("hot path in memory, one core", name, sample);
-                cases.push(case.bytes(len).against(ring_seal(len)).target(target).without_allocations());
+            for way in [Way::Seal, Way::Open] {
+                let name = format!("{} path {len} B, engine {engine}", way.name());
+                let case = Case::new(GROUP, name, beside_engine(way, engine, len, &one));
+                cases.push(case.bytes(len).against("the engine alone").target(target).without_allocations());
             }
         }
     }
-    cases.extend(staged()?);
-    Ok(cases)
-}
-
-/// What measuring the stages costs the seal path, off and on; off is to be nothing.
-fn staged() -> anyhow::Result<Vec<Case>> {
-    let engine = engines().last().context("there is always an engine")?;
-    let name = |what: &str| format!("seal path 64 B, engine {}, stages {what}", engine.name());
-    let case = |what: &str, every: Option<NonZeroU32>| -> anyhow::Result<Case> {
-        Ok(Case::new("hot path in memory, one core", name(what), sealing(engine, 64, every)?).without_allocations())
-    };
-    Ok(vec![
-        case("off", None)?,
-        case("in one turn of 61", NonZeroU32::new(61))?.against(name("off")),
-        case("in every turn", NonZeroU32::new(1))?.against(name("off")),
-    ])
-}
-
-type SampleFn = Box<dyn FnMut() -> Sample>;
-
-fn sealing(engine: Engine, len: usize, stages: Option<NonZeroU32>) -> anyhow::Result<SampleFn> {
-    let (mut site, now) = (Site::new(1)?, Instant::now());
-    if let Some(every) = stages {
-        site.lane.sample_stages(every);
-    }
-    let packet = inner_packet(len);
-    Ok(Box::new(move || {
-        use_engine(engine);
-        let mut sample = Sample::default();
-        for _ in 0..turns(len) {
-            site.offer(&packet);
-            sample.time(TURN, || site.lane.poll_once(now));
-            assert_eq!(site.lane.wan().sent.len(), TURN, "a turn seals all that was offered");
-            site.forget_sent();
-        }
-        sample
-    }))
-}
-
-fn opening(engine: Engine, len: usize) -> anyhow::Result<SampleFn> {
-    let (mut from, mut to, now) = (Site::new(1)?, Site::new(2)?, Instant::now());
-    let packet = inner_packet(len);
-    Ok(Box::new(move || {
-        use_engine(engine);
-        let mut sample = Sample::default();
-        for _ in 0..turns(len) {
-            from.offer(&packet);
-            from.lane.poll_once(now);
-            for sealed in &from.lane.wan().sent {
-                let frame = filled(to.lane.pool(), sealed.data());
-                to.lane.wan().arrived.push_back(frame);
-            }
-            from.forget_sent();
-            sample.time(TURN, || to.lane.poll_once(now));
-            assert_eq!(to.lane.lan().sent.len(), TURN, "a turn opens all that came");
-            to.forget_sent();
-        }
-        sample
-    }))
-}
-
-fn use_engine(engine: Engine) {
-    assert!(landbridge_aead::select(engine).is_ok(), "an engine that was checked before works");
-}
-
-/// One gateway's lane. Site 1 has 10.0.1.0/24, site 2 has 10.0.2.0/24.
-struct Site {
-    lane: Lane<MemoryRing, MemoryLan>,
-}
-
-impl Site {
-    fn new(number: u8) -> anyhow::Result<Self> {
-        let other = 3 - number;
-        let config = MemoryConfig { frames: 2 * TURN as u32, frame_size: 2048, jumbo_frames: 0, huge_pages: true };
-        let (_, pool) = Memory::new(config).context("packet memory")?;
-        let published = Arc::new(ArcSwap::from_pointee(tables(number, other)));
-        let link = Link {
-            reports: Arc::new(ArrayQueue::new(1024)),
-            commands: Arc::new(ArrayQueue::new(16)),
-            control: Waker::new()?,
-            lane: Waker::new()?,
-        };
-        let lane = Lane::alone(MemoryRing::default(), MemoryLan::default(), pool, published, link);
-        Ok(Self { lane })
-    }
-
-    /// One turn's worth of packets arrives on the lan side.
-    fn offer(&mut self, packet: &[u8]) {
-        for _ in 0..TURN {
-            let frame = filled(self.lane.pool(), packet);
-            self.lane.lan().arrived.push_back(frame);
-        }
-    }
-
-    fn forget_sent(&mut self) {
-        while let Some(frame) = self.lane.wan().sent.pop_front() {
-            self.lane.pool().put(frame);
-        }
-        while let Some(frame) = self.lane.lan().sent.pop_front() {
-            self.lane.pool().put(frame);
-        }
-    }
-}
-
-fn filled(pool: &mut Pool, bytes: &[u8]) -> Frame {
-    let mut frame = pool.take().expect("memory holds two turns");
-    frame.append(bytes.len()).expect("a frame holds a packet").copy_from_slice(bytes);
-    frame
-}
-
-fn address(site: u8) -> Ipv4Addr {
-    Ipv4Addr::new(192, 0, 2, site)
-}
-
-fn tables(own: u8, other: u8) -> Tables {
-    let index = |site: u8| ReceiverIndex(u32::from(site));
-    let key = |site: u8| Key::new(&[site; 32]);
-    // What is measured must not grow old meanwhile.
-    let limits = SessionLimits { reject_after: Duration::from_secs(1 << 30), reject_after_messages: 1 << 60 };
-    let now = Instant::now();
-    let shared = Arc::new(PeerShared::new(now));
-    let session = Session::new(
-        PEER,
-        Arc::clone(&shared),
-        index(own),
-        index(other),
-        Role::Initiator,
-        now,
-        key(own),
-        key(other),
-        limits,
-    );
-    let session = Arc::new(session);
-    let ethernet = [2, 0, 0, 0, 0, other, 2, 0, 0, 0, 0, own, 8, 0].into_iter().collect();
-    let wire = Wire { if_index: 1, source: address(own).into(), ethernet, mtu: 1500 };
-    let path = Path {
-        remote: SocketAddr::new(address(other).into(), PORT),
-        local: Some(address(own).into()),
-        wire: Some(wire),
-    };
-    let mut tables = Tables::new(MTU);
-    tables.listen_port = PORT;
-    tables.sessions.set(index(own).slot(), Some(Arc::clone(&session)));
-    let entry = PeerEntry { session: Some(session), path: Some(Arc::new(path)), ..PeerEntry::new(PEER, shared) };
-    tables.peers.set(PEER.slot as usize, Some(Arc::new(entry)));
-    let net = format!("10.0.{other}.0/24").parse().expect("a prefix");
-    Arc::make_mut(&mut tables.routes).insert(net, PEER);
-    tables
-}
-
-/// A UDP packet from site 1 to site 2.
-fn inner_packet(len: usize) -> Vec<u8> {
-    let mut packet = vec![0x5a; len];
-    packet[..20].copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 10, 0, 1, 5, 10, 0, 2, 9]);
-    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-    packet
-}
-
-/// A wan side that does to frames what the one on AF_XDP rings does, and then only keeps them.
-#[derive(Default)]
-struct MemoryRing {
-    arrived: VecDeque<Frame>,
-    sent: VecDeque<Frame>,
-    headers: Option<(Arc<Path>, HeaderTemplate)>,
-}
-
-impl Wan for MemoryRing {
-    fn receive(&mut self, _pool: &mut Pool, into: &mut Datagrams, _stats: &LaneStats) -> io::Result<()> {
-        let room = into.frames.remaining_capacity().min(self.arrived.len());
-        for mut frame in self.arrived.drain(..room) {
-            let datagram = wire::parse(frame.data()).expect("the other lane writes sound frames");
-            frame.truncate(datagram.payload.end);
-            frame.advance(datagram.payload.start);
-            into.push(frame, Origin { remote: datagram.remote, local: Some(datagram.local) }, datagram.ecn);
-        }
-        Ok(())
-    }
-
-    fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats) {
-        if !self.headers.as_ref().is_some_and(|(path, _)| Arc::ptr_eq(path, to.path)) {
-            let wire = to.path.wire.as_ref().expect("the path leads past the kernel");
-            let template = HeaderTemplate::new(wire, to.path.remote, to.listen_port).expect("one family");
-            self.headers = Some((Arc::clone(to.path), template));
-        }
-        let Some((_, headers)) = &self.headers else { return };
-        for mut frame in frames.drain(..) {
-            match headers.write_with_ecn(&mut frame, to.ecn) {
-                Ok(()) => self.sent.push_back(frame),
-                Err(_) => {
-                    stats.drop_packets(DropReason::Oversized, 1);
-                    pool.put(frame);
+    cases.extend(staged());
+    for peers in PEERS {
+        let many = Sites::new(peers);
+        for engine in engines() {
+            for train in TRAINS {
+                for way in [Way::Seal, Way::Open] {
+                    let name = format!("{} path 64 B, {engine}, {peers} peers, {train} in a row", way.name());
+                    let case = Case::new("hot path by peers", name, beside_one_peer(way, engine, &many, &one, train));
+                    cases.push(case.bytes(64).against("one peer").target(PEERS_RATIO).without_allocations());
                 }
             }
         }
     }
+    cases
+}
 
-    fn flush(&mut self, _pool: &mut Pool, _stats: &LaneStats) -> io::Result<()> {
-        Ok(())
+type SampleFn = Box<dyn FnMut() -> Sample>;
+
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Seal,
+    Open,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Seal => "seal",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// What measuring the stages costs the seal path, off and on; off is to be nothing.
+fn staged() -> Vec<Case> {
+    let engine = Engine::best();
+    let name = |what: &str| format!("seal path 64 B, engine {engine}, stages {what}");
+    let case = |what: &str, every: Option<NonZeroU32>| {
+        let sites = Sites::new(1);
+        let mut path = Turns::new(Way::Seal, 64, &sites, TURN);
+        let mut every = every;
+        let sample = move || {
+            use_engine(engine);
+            if let Some(every) = every.take() {
+                sites.borrow_mut().both().0.lane.sample_stages(every);
+            }
+            let mut sample = Sample::default();
+            (0..turns(64)).for_each(|_| path.turn(|work| sample.time(TURN, work)));
+            sample
+        };
+        Case::new(GROUP, name(what), sample).without_allocations()
+    };
+    vec![
+        case("off", None),
+        case("in one turn of 61", NonZeroU32::new(61)).against(name("off")),
+        case("in every turn", NonZeroU32::new(1)).against(name("off")),
+    ]
+}
+
+/// Two sites of as many peers, made when they are first needed.
+struct Sites {
+    peers: u32,
+    made: Option<(Site, Site)>,
+}
+
+/// Several cases work on the same sites, one after the other.
+type Shared = Rc<RefCell<Sites>>;
+
+impl Sites {
+    fn new(peers: u32) -> Shared {
+        Rc::new(RefCell::new(Self { peers, made: None }))
     }
 
-    fn poll_set<'a>(&'a self, _into: &mut PollSet<'a>) {}
+    fn both(&mut self) -> &mut (Site, Site) {
+        let peers = self.peers;
+        let site = |number| Site::new(number, peers).expect("there is memory for a site");
+        self.made.get_or_insert_with(|| (site(1), site(2)))
+    }
+}
 
-    fn replace_socket(&mut self, _socket: UdpSocket) -> io::Result<()> {
-        Ok(())
+/// Turns of one way; what is not of that way is done outside of what is timed.
+struct Turns {
+    way: Way,
+    sites: Shared,
+    len: usize,
+    /// The peers of packets to come.
+    order: Vec<u32>,
+    at: usize,
+    now: Instant,
+}
+
+impl Turns {
+    fn new(way: Way, len: usize, sites: &Shared, train: usize) -> Self {
+        let peers = u64::from(sites.borrow().peers);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut scattered = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((state >> 33) % peers) as u32
+        };
+        let order = (0..64 * TURN / train).flat_map(|_| std::iter::repeat_n(scattered(), train)).collect();
+        Self { way, sites: Rc::clone(sites), len, order, at: 0, now: Instant::now() }
     }
 
-    fn close(&mut self, pool: &mut Pool) {
-        self.arrived.drain(..).chain(self.sent.drain(..)).for_each(|frame| pool.put(frame));
+    /// One turn; `time` is given the work that is to be timed.
+    fn turn(&mut self, time: impl FnOnce(&mut dyn FnMut())) {
+        let now = self.now;
+        let mut sites = self.sites.borrow_mut();
+        let (from, to) = sites.both();
+        let peers = self.order[self.at..self.at + TURN].iter().copied();
+        from.offer(self.len, peers);
+        self.at = (self.at + TURN) % self.order.len();
+        match self.way {
+            Way::Seal => {
+                time(&mut || {
+                    from.lane.poll_once(now);
+                });
+                assert_eq!(from.lane.wan().sent.len(), TURN, "a turn seals all that was offered");
+                from.forget_sent();
+            }
+            Way::Open => {
+                from.lane.poll_once(now);
+                from.deliver_to(to);
+                time(&mut || {
+                    to.lane.poll_once(now);
+                });
+                assert_eq!(to.lane.lan().sent.len(), TURN, "a turn opens all that came");
+                to.forget_sent();
+            }
+        }
     }
+}
+
+/// The path and the engine alone in turn.
+fn beside_engine(way: Way, engine: Engine, len: usize, sites: &Shared) -> SampleFn {
+    let mut path = Turns::new(way, len, sites, TURN);
+    let (key, mut slots) = (Key::new(&[7; 32]), slots(len));
+    let (plain, sealed) = (vec![0x5a; len], sealed_by(&key, len));
+    Box::new(move || {
+        use_engine(engine);
+        let mut sample = Sample::default();
+        for _ in 0..turns(len) {
+            path.turn(|work| sample.time(TURN, work));
+            match way {
+                Way::Seal => {
+                    packets(&mut slots, len).for_each(|packet| packet.copy_from_slice(&plain));
+                    sample.time_beside(TURN, || in_bursts(&key, &mut slots, len, |burst| engine.seal_burst(burst)));
+                }
+                Way::Open => {
+                    let to = packets(&mut slots, len + TAG_LEN);
+                    to.zip(&sealed).for_each(|(packet, sealed)| packet.copy_from_slice(sealed));
+                    sample.time_beside(TURN, || in_bursts(&key, &mut slots, len, |burst| engine.open_burst(burst)));
+                }
+            }
+        }
+        sample
+    })
+}
+
+/// The path with packets of many peers and with those of one in turn.
+fn beside_one_peer(way: Way, engine: Engine, many: &Shared, one: &Shared, train: usize) -> SampleFn {
+    let mut many = Turns::new(way, 64, many, train);
+    let mut one = Turns::new(way, 64, one, TURN);
+    Box::new(move || {
+        use_engine(engine);
+        let mut sample = Sample::default();
+        for _ in 0..turns(64) {
+            many.turn(|work| sample.time(TURN, work));
+            one.turn(|work| sample.time_beside(TURN, work));
+        }
+        sample
+    })
+}
+
+fn use_engine(engine: Engine) {
+    assert!(landbridge_aead::select(engine).is_ok(), "an engine that was checked before works");
 }
