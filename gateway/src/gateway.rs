@@ -30,7 +30,7 @@ use crate::control::listeners::Listener;
 use crate::control::netlink::Netlink;
 use crate::control::paths::Ground;
 use crate::control::routing::{self, Plan, Routing};
-use crate::control::{self, Control, Parts, crypto, lan, privileges};
+use crate::control::{self, Control, Parts, crypto, lan, privileges, source_ports};
 use crate::datapath::lanes::{self, Lanes, Offloads};
 use crate::datapath::report::Waker;
 use crate::datapath::tables::{Published, Tables};
@@ -175,11 +175,12 @@ impl Gateway {
         };
         let fwmark = settings.fwmark.filter(|mark| *mark != 0).or(plan.own.map(|own| own.mark));
         let (choices, steer) = Choices::make(settings, &mut netlink)?;
-        let Opened { sockets, lane_sockets, tun, tunnel, mtu, crew } =
+        let Opened { sockets, lane_sockets, source_ports, tun, tunnel, mtu, crew } =
             Opened::open(settings, options, &choices, fwmark, &mut netlink)?;
         let lan = open::lan_status(&choices.lan, &tun, crew.busy);
         let offloads = Offloads { tso: tun.tso, uso: tun.uso };
-        let configs = open::lane_configs(settings, &crew, mtu, &choices, sockets.lanes, tun.queues, offloads);
+        let mut configs = open::lane_configs(settings, &crew, mtu, &choices, sockets.lanes, tun.queues, offloads);
+        source_ports::share(&source_ports, &mut configs).context("cannot share the source ports among lanes")?;
         let published: Published = Arc::new(ArcSwap::from_pointee(Tables::new(mtu)));
         let waker = Waker::new().context("cannot make an eventfd")?;
         let mut lanes = lanes::start(configs, Arc::clone(&published), waker.clone())?;
@@ -188,10 +189,12 @@ impl Gateway {
             tunnel: tunnel.index_at_home(),
             mark: fwmark,
         };
-        let endpoint = Endpoint::new(Instant::now(), rand::random());
+        let mut endpoint = Endpoint::new(Instant::now(), rand::random());
+        endpoint.set_channel(open::channel(&source_ports, &crew));
         let kernel = Kernel::new(netlink).context("cannot read the interfaces of this host")?;
         let mut driver = Driver::new(endpoint, kernel, ground, sockets.control, published);
         driver.set_lanes(lanes.handles().iter().map(|handle| handle.link.clone()).collect());
+        driver.set_source_ports(source_ports);
         driver.steer = steer;
         let listener = uapi.for_runtime().context("cannot serve the UAPI socket")?;
         let parts = Parts {

@@ -175,6 +175,7 @@ fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket)
         wan_rings: if plan.xdp { vec![ring(lane as u32)] } else { vec![] },
         lan_rings: vec![],
         socket: Some(socket),
+        ports: vec![],
         lan: Some(queue),
         offloads,
         stages: None,

@@ -118,7 +118,8 @@ impl Side {
         let config = XskConfig { if_index, queue: 0, rx_ring: 512, tx_ring: 256, fill_ring: 512, copy, busy_poll };
         let ring = Xsk::open(&config, &memory).unwrap();
         let fd = ring.as_fd().try_clone_to_owned().unwrap();
-        let wan = WanSide::new(vec![WanXdp::new(if_index, ring)], Some(WanUdp::new(Self::socket()).unwrap()));
+        let wan =
+            WanSide::new(vec![WanXdp::new(if_index, ring)], Some(WanUdp::new(Self::socket()).unwrap()), Vec::new());
         let mut side = Self { wan, pool, stats: LaneStats::default(), steer: None };
         // The first look fills the ring.
         side.receive();
@@ -144,7 +145,7 @@ impl Side {
     fn send(&mut self, payload: &[u8], path: &Arc<Path>) {
         let mut burst = Burst::new();
         burst.push(self.frame(payload));
-        let to = Outgoing { path, listen_port: PORT, ecn: 0 };
+        let to = Outgoing { path, source_port: PORT, slot: 0, ecn: 0 };
         self.wan.transmit(&mut self.pool, &mut burst, to, &self.stats);
     }
 
@@ -329,7 +330,7 @@ fn across(
     for &(len, ecn) in messages {
         let mut frame = pool.take_for(len).unwrap();
         frame.append(len).unwrap().fill(4);
-        near.push(pool, frame, Outgoing { path, listen_port: PORT, ecn }, stats);
+        near.push(pool, frame, Outgoing { path, source_port: PORT, slot: 0, ecn }, stats);
     }
     near.flush(pool, stats);
     thread::sleep(Duration::from_millis(50));

@@ -172,7 +172,7 @@ impl Wan for MemoryRing {
         let kept = &mut self.headers[(address >> 4 ^ address >> 10) % TEMPLATES];
         if !kept.as_ref().is_some_and(|(path, _)| Arc::ptr_eq(path, to.path)) {
             let wire = to.path.wire.as_ref().expect("the path leads past the kernel");
-            let template = HeaderTemplate::new(wire, to.path.remote, to.listen_port).expect("one family");
+            let template = HeaderTemplate::new(wire, to.path.remote, to.source_port).expect("one family");
             *kept = Some((Arc::clone(to.path), template));
         }
         let Some((_, headers)) = kept else { return };

@@ -105,6 +105,7 @@ impl Control {
         for socket in &self.lane_sockets {
             socket2::SockRef::from(socket).set_mark(mark.unwrap_or(0))?;
         }
+        self.mark_source_ports(mark.unwrap_or(0))?;
         self.fwmark = mark;
         self.driver.ground.mark = mark;
         self.driver.doubt_paths();

@@ -75,7 +75,7 @@ pub struct Driver<N> {
     /// Peers whose names are to be resolved (again).
     pub unresolved: BTreeSet<PeerId>,
     lanes: Vec<Link>,
-    tables: Tables,
+    pub(super) tables: Tables,
     published: Published,
     dirty: bool,
     routes_version: Option<u64>,
@@ -218,8 +218,14 @@ impl<N: Network> Driver<N> {
 
     /// Reads datagrams of the control task's socket, at most `limit` reads. True when more may wait.
     pub fn receive(&mut self, now: Instant, limit: usize) -> bool {
+        self.receive_at(0, now, limit)
+    }
+
+    /// [`Driver::receive`] from the source port at a place.
+    pub(super) fn receive_at(&mut self, slot: usize, now: Instant, limit: usize) -> bool {
+        let Self { endpoint, socket, ports, lanes, drops, .. } = self;
+        let Some(socket) = std::iter::once(socket).chain(ports).nth(slot) else { return false };
         for _ in 0..limit {
-            let Self { endpoint, socket, lanes, drops, .. } = self;
             let wall = WallClock(SystemTime::now());
             let result = socket.receive(|Received { remote, local, bytes }| {
                 let outcome = if bytes.first() == Some(&TRANSPORT_DATA) {

@@ -25,6 +25,7 @@ pub mod report;
 pub mod rings;
 pub mod routing;
 pub mod sockets;
+pub mod source_ports;
 pub mod tunnel;
 pub mod uapi;
 pub mod wan;
@@ -129,6 +130,8 @@ pub struct Control {
     ask: mpsc::Sender<Query>,
     /// The control socket's readiness; the socket itself is the driver's.
     datagrams: AsyncFd<OwnedFd>,
+    /// That of the further source ports.
+    source_ports: Option<AsyncFd<OwnedFd>>,
     monitor: AsyncFd<Monitor>,
     /// News of the namespace that the tunnel interface was moved to.
     tunnel_monitor: Option<AsyncFd<Monitor>>,
@@ -156,6 +159,7 @@ impl Control {
         let (names, resolved) = Names::new();
         let (ask, queries) = mpsc::channel(QUERIES);
         let datagrams = watch(parts.driver.socket.second_handle()?)?;
+        let source_ports = source_ports::watch(&parts.driver.ports)?.map(watch).transpose()?;
         Ok(Self {
             driver: parts.driver,
             facts: parts.facts,
@@ -172,6 +176,7 @@ impl Control {
             queries,
             ask,
             datagrams,
+            source_ports,
             monitor: watch(Monitor::new()?)?,
             tunnel_monitor: None,
             news: News::default(),
@@ -217,6 +222,13 @@ impl Control {
                 ready = self.datagrams.readable() => {
                     if let Ok(mut guard) = ready
                         && !self.driver.receive(Instant::now(), READS)
+                    {
+                        guard.clear_ready();
+                    }
+                }
+                ready = readable(self.source_ports.as_ref()) => {
+                    if let Ok(mut guard) = ready
+                        && !self.driver.receive_ports(Instant::now())
                     {
                         guard.clear_ready();
                     }
@@ -453,9 +465,9 @@ fn watch<T: AsFd + AsRawFd>(owner: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owner, Interest::READABLE)
 }
 
-async fn readable(monitor: Option<&AsyncFd<Monitor>>) -> io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Monitor>> {
-    match monitor {
-        Some(monitor) => monitor.readable().await,
+async fn readable<T: AsRawFd>(watched: Option<&AsyncFd<T>>) -> io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, T>> {
+    match watched {
+        Some(watched) => watched.readable().await,
         None => std::future::pending().await,
     }
 }

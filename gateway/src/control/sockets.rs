@@ -6,7 +6,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, bail};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
@@ -87,9 +87,15 @@ fn probe(domain: Domain, port: Option<u16>) -> anyhow::Result<u16> {
 }
 
 fn open(domain: Domain, port: u16, fwmark: Option<u32>) -> anyhow::Result<UdpSocket> {
+    let socket = unbound(domain, fwmark)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&any_address(domain, port)).with_context(|| format!("cannot bind UDP port {port}"))?;
+    Ok(socket.into())
+}
+
+fn unbound(domain: Domain, fwmark: Option<u32>) -> anyhow::Result<Socket> {
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).context("cannot open a UDP socket")?;
     socket.set_nonblocking(true)?;
-    socket.set_reuse_port(true)?;
     if domain == Domain::IPV6 {
         socket.set_only_v6(false)?;
     }
@@ -97,8 +103,7 @@ fn open(domain: Domain, port: u16, fwmark: Option<u32>) -> anyhow::Result<UdpSoc
     if let Some(mark) = fwmark {
         socket.set_mark(mark).context("cannot mark packets: CAP_NET_ADMIN is needed for FwMark")?;
     }
-    socket.bind(&any_address(domain, port)).with_context(|| format!("cannot bind UDP port {port}"))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// As large as wanted where we may, else as large as the system's limit.
@@ -150,6 +155,26 @@ impl ControlSocket {
         allow_fragments(&socket)?;
         let ipv6 = socket.local_addr()?.is_ipv6();
         Ok(Self { socket, state, ipv6, port, buffer: vec![0; RECEIVE_MAX].into() })
+    }
+
+    /// A socket on any free port, which is this one's alone.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn on_free_port(fwmark: Option<u32>) -> anyhow::Result<Self> {
+        let domain = if ipv6_available() { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = unbound(domain, fwmark)?;
+        socket.bind(&any_address(domain, 0)).context("cannot bind a free UDP port")?;
+        let port = socket.local_addr()?.as_socket().context("the UDP socket has no address")?.port();
+        Self::new(socket.into(), port)
+    }
+
+    /// A second handle, for a lane to send by.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn for_lane(&self) -> io::Result<UdpSocket> {
+        self.socket.try_clone()
     }
 
     /// The port of all sockets.
@@ -229,6 +254,12 @@ impl ControlSocket {
             SocketAddr::V6(_) if !self.ipv6 => Err(io::Error::new(io::ErrorKind::Unsupported, "this host has no IPv6")),
             remote => Ok(remote),
         }
+    }
+}
+
+impl AsFd for ControlSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -12,13 +12,13 @@
 //! 7. Take messages of the control channel out ([`super::channel`]); of the others cut the padding off, compare the inner
 //!    source with the allowed IPs, give the packet to the lan side.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 use landbridge_aead::TAG_LEN;
-use landbridge_proto::{DropReason, PeerId, ReplayWindow, Session};
+use landbridge_proto::{Alternates, DropReason, PeerId, ReplayWindow, Session};
 use landbridge_xsk::Frame;
 
 use super::jobs::{Direction, Job, Note, Place, Run};
@@ -110,7 +110,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                         if let Some(run) = job.runs.last_mut() {
                             run.packets += 1;
                         }
-                        job.notes.push(Note { counter, inner_len: 0, authentic: false, ecn });
+                        job.notes.push(Note { counter, inner_len: 0, authentic: false, ecn, slot: 0 });
                         job.frames.push(frame);
                     }
                     Err(DropReason::UnknownType) => self.pass_up(frame, origin, now),
@@ -211,7 +211,14 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.owed.push(session.local_index);
         }
         let Place::From(origin) = &run.place else { return };
-        if newest && let Some(entry) = tables.peer(session.peer) {
+        let Some(entry) = tables.peer(session.peer) else { return };
+        if let Some(alternates) = &entry.alternates
+            && let Some(slot) = slot_of(alternates, entry, origin.remote)
+        {
+            alternates.note_received(slot, account.packets);
+            return;
+        }
+        if newest {
             self.notice_roaming(entry, *origin, now);
         }
     }
@@ -221,7 +228,6 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let moved_here = matches!((path.local, origin.local), (Some(ours), Some(used)) if ours != used);
             path.remote == origin.remote && !moved_here
         });
-        let stays = stays || entry.alternates.as_ref().is_some_and(|all| all.slot_of(origin.remote).is_some());
         let told = matches!(self.roamed, Some((peer, remote, at))
             if peer == entry.id && remote == origin.remote && now.saturating_duration_since(at) < ROAM_INTERVAL);
         if stays || told {
@@ -296,6 +302,15 @@ fn admit<'a>(
     match locked {
         Some((_, window)) if window.would_reject(counter) => Err(DropReason::Replayed),
         _ => Ok((session, counter)),
+    }
+}
+
+/// The place among the peer's source ports that packets came from: 0 where the peer is reached.
+#[inline]
+fn slot_of(alternates: &Alternates, entry: &tables::PeerEntry, remote: SocketAddr) -> Option<u8> {
+    match &entry.path {
+        Some(path) if path.remote == remote => Some(0),
+        _ => alternates.slot_of(remote),
     }
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Note {
     pub(crate) authentic: bool,
     /// ECN of the outer packet: the one received (inbound), the one to send (outbound).
     pub(crate) ecn: u8,
+    /// Place of the source port that it leaves by (outbound).
+    pub(crate) slot: u8,
 }
 
 /// One burst on its way through the AEAD. A frame's data is the whole message of transport data; outbound, with the

@@ -59,6 +59,8 @@ pub struct LaneConfig {
     pub lan_rings: Vec<XskConfig>,
     /// The lane's kernel socket; `None`: a lane that only steals.
     pub socket: Option<UdpSocket>,
+    /// Sockets of further source ports, shared by all lanes and the control task, which receives from them.
+    pub ports: Vec<UdpSocket>,
     /// The lane's queue of the tunnel interface.
     pub lan: Option<TunQueue>,
     /// What that interface offers.
@@ -232,11 +234,13 @@ fn start_one(
     let mut bound = Vec::new();
     let wan_rings = bind(lane, &config.wan_rings, &memory, &mut bound, WanXdp::new)?;
     let lan_rings = bind(lane, &config.lan_rings, &memory, &mut bound, LanXdp::new)?;
-    let socket = config.socket.map(WanUdp::new).transpose().map_err(|source| LaneError::Socket { lane, source })?;
+    let failed = |source| LaneError::Socket { lane, source };
+    let socket = config.socket.map(WanUdp::new).transpose().map_err(failed)?;
+    let ports = config.ports.into_iter().map(WanUdp::new).collect::<Result<_, _>>().map_err(failed)?;
     let lan = LanSide::new(lan_rings, config.lan.map(|queue| LanTun::new(queue, config.offloads)));
     let stats = Arc::new(LaneStats::default());
     let handle = LaneHandle { link: link.clone(), stats: Arc::clone(&stats), rings: bound, memory, cpu };
-    let wan = WanSide::new(wan_rings, socket);
+    let wan = WanSide::new(wan_rings, socket, ports);
     let mut engine = Lane::new(wan, lan, pool, desk, Arc::clone(published), link, stats);
     if let Some(every) = config.stages {
         engine.sample_stages(every);

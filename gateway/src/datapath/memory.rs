@@ -22,6 +22,8 @@ pub struct Sent {
     pub remote: SocketAddr,
     /// From which address of ours.
     pub local: Option<IpAddr>,
+    /// The source port.
+    pub source_port: u16,
     /// ECN of the outer packet.
     pub ecn: u8,
 }
@@ -58,11 +60,11 @@ impl Wan for MemoryWan {
     }
 
     fn transmit(&mut self, _pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats) {
-        let Outgoing { path, ecn, .. } = to;
+        let Outgoing { path, ecn, source_port, .. } = to;
         for frame in frames.drain(..) {
             stats.wan_socket_tx_packets.add(1);
             stats.wan_socket_tx_bytes.add(frame.len() as u64);
-            self.sent.push_back(Sent { frame, remote: path.remote, local: path.local, ecn });
+            self.sent.push_back(Sent { frame, remote: path.remote, local: path.local, source_port, ecn });
         }
     }
 

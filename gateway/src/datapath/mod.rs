@@ -25,6 +25,7 @@ mod outbound;
 pub mod report;
 pub mod segment;
 pub mod side;
+mod spread;
 pub mod stages;
 pub mod stats;
 mod sync;

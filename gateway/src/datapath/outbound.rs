@@ -6,7 +6,7 @@
 //! 1. Find the peer by the inner destination; consecutive packets of one destination share the look-up.
 //! 2. Without endpoint or route, drop; without a session to seal with, let the packet wait and tell the
 //!    control task once.
-//! 3. Pad, make room for header and tag.
+//! 3. Choose the source port by the packet's flow, where the peer agreed to several. Pad, make room for header and tag.
 //! 4. Take the run's counters at once and write the headers.
 //! 5. Seal in place: a crypto job per burst.
 //! 6. Give each run to the wan side with its path, and account for it.
@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use landbridge_aead::TAG_LEN;
-use landbridge_proto::{DropReason, PeerId, Session};
+use landbridge_proto::{DropReason, PeerId, Session, Spread};
 use landbridge_xsk::Frame;
 
 use super::inner;
@@ -24,6 +24,7 @@ use super::jobs::{Direction, Job, Note, Place, Run};
 use super::lane::{BURSTS_PER_TURN, Lane};
 use super::report::Report;
 use super::side::{Lan, Outgoing, Wan};
+use super::spread::flow_of;
 use super::stages::Stage;
 use super::tables::{Path, PeerEntry, Tables};
 use super::transport::{TransportHeader, padded_len};
@@ -120,7 +121,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                             packets: 0,
                         });
                     }
-                    self.add_to_run(&mut job, frame, tables.mtu as usize);
+                    let spread = entry.spread.as_ref();
+                    let slot = spread.map_or(0, |spread| spread.slot_of(flow_of(frame.data())));
+                    self.add_to_run(&mut job, frame, slot, tables.mtu as usize);
                 }
             }
         }
@@ -136,7 +139,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     /// Step 3.
     #[inline]
-    fn add_to_run(&mut self, job: &mut Job, mut frame: Frame, mtu: usize) {
+    fn add_to_run(&mut self, job: &mut Job, mut frame: Frame, slot: u8, mtu: usize) {
         let inner_len = frame.len();
         let ecn = inner::outer_ecn(inner::ecn(frame.data()));
         let padding = padded_len(inner_len, mtu) - inner_len;
@@ -147,7 +150,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         if frame.prepend(TransportHeader::LEN).is_none() {
             return self.drop_frame(frame, DropReason::Oversized);
         }
-        job.notes.push(Note { counter: 0, inner_len: inner_len as u32, authentic: false, ecn });
+        job.notes.push(Note { counter: 0, inner_len: inner_len as u32, authentic: false, ecn, slot });
         job.frames.push(frame);
         if let Some(run) = job.runs.last_mut() {
             run.packets += 1;
@@ -190,21 +193,22 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     /// Step 6.
     pub(super) fn finish_outbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
-        let listen_port = tables.listen_port;
         let Job { frames, notes, runs, .. } = &mut *job;
         let mut packets = frames.drain(..).zip(notes.iter());
         for run in runs.drain(..) {
             let Place::To(path) = &run.place else { continue };
-            let (mut bytes, mut ecn) = (0, 0);
+            let spread = tables.peer(run.session.peer).and_then(|entry| entry.spread.as_deref());
+            let mut bytes = 0;
+            let mut to = Outgoing { path, source_port: tables.listen_port, slot: 0, ecn: 0 };
             for (frame, note) in packets.by_ref().take(run.packets) {
                 bytes += frame.len() as u64;
-                if note.ecn != ecn {
-                    self.transmit_wan(Outgoing { path, listen_port, ecn });
-                    ecn = note.ecn;
+                if (note.slot, note.ecn) != (to.slot, to.ecn) {
+                    self.transmit_wan(to, spread);
+                    to = Outgoing { path, source_port: tables.source_port(note.slot), slot: note.slot, ecn: note.ecn };
                 }
                 self.out.push(frame);
             }
-            self.transmit_wan(Outgoing { path, listen_port, ecn });
+            self.transmit_wan(to, spread);
             if run.session.shared.sent(now, run.packets as u64, bytes, true)
                 && self.link.reports.push(Report::Active(run.session.peer)).is_err()
             {
@@ -216,9 +220,12 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     #[inline]
-    fn transmit_wan(&mut self, to: Outgoing<'_>) {
+    fn transmit_wan(&mut self, to: Outgoing<'_>, spread: Option<&Spread>) {
         if !self.out.is_empty() {
             let packets = self.out.len();
+            if let Some(spread) = spread {
+                spread.note_sent(to.slot, packets as u64);
+            }
             self.wan.transmit(&mut self.pool, &mut self.out, to, &self.stats);
             self.stages.end(Stage::WanTransmit, packets);
         }

@@ -100,8 +100,10 @@ impl Datagrams {
 pub struct Outgoing<'a> {
     /// The way to the peer.
     pub path: &'a Arc<Path>,
-    /// The UDP port they come from.
-    pub listen_port: u16,
+    /// The UDP port they come from, and its place among the gateway's source ports: 0 is the listen port.
+    pub source_port: u16,
+    /// See there.
+    pub slot: u8,
     /// ECN of the outer packets.
     pub ecn: u8,
 }

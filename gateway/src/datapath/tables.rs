@@ -30,6 +30,8 @@ pub struct Tables {
     pub mtu: u32,
     /// The UDP port that outer packets come from.
     pub listen_port: u16,
+    /// Source ports beside it, by their places from 1 on.
+    pub source_ports: Arc<[u16]>,
     /// Our address on the control channel.
     pub channel_address: Option<Ipv6Addr>,
 }
@@ -45,6 +47,7 @@ impl Tables {
             lan: LanTable::default(),
             mtu,
             listen_port: 0,
+            source_ports: Arc::from([]),
             channel_address: None,
         }
     }
@@ -54,6 +57,16 @@ impl Tables {
     #[must_use]
     pub fn session(&self, index: ReceiverIndex) -> Option<&Arc<Session>> {
         self.sessions.at(index.slot()).filter(|session| session.local_index == index)
+    }
+
+    /// The source port at a place.
+    #[inline]
+    #[must_use]
+    pub fn source_port(&self, slot: u8) -> u16 {
+        match slot {
+            0 => self.listen_port,
+            beside => self.source_ports.get(usize::from(beside) - 1).copied().unwrap_or(self.listen_port),
+        }
     }
 
     /// A peer.

@@ -23,6 +23,8 @@ use super::wan_xdp::WanXdp;
 pub struct WanSide {
     rings: Vec<WanXdp>,
     socket: Option<WanUdp>,
+    /// Sockets of further source ports, in their order. Only sent from: what comes to them is the control task's.
+    ports: Vec<WanUdp>,
     /// Who is received from first: a ring by its place, or behind them all the socket.
     first: usize,
 }
@@ -30,8 +32,8 @@ pub struct WanSide {
 impl WanSide {
     /// What the lane shall use.
     #[must_use]
-    pub fn new(rings: Vec<WanXdp>, socket: Option<WanUdp>) -> Self {
-        Self { rings, socket, first: 0 }
+    pub fn new(rings: Vec<WanXdp>, socket: Option<WanUdp>, ports: Vec<WanUdp>) -> Self {
+        Self { rings, socket, ports, first: 0 }
     }
 }
 
@@ -55,7 +57,11 @@ impl Wan for WanSide {
     }
 
     fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats) {
-        let Self { rings, socket, .. } = self;
+        let Self { rings, socket, ports, .. } = self;
+        let mut socket = match to.slot {
+            0 => socket.as_mut(),
+            beside => ports.get_mut(usize::from(beside) - 1).or(socket.as_mut()),
+        };
         let remote = to.path.remote;
         let if_index = to.path.wire.as_ref().map(|wire| wire.if_index);
         let place = rings.iter().position(|ring| Some(ring.if_index) == if_index);
@@ -75,7 +81,7 @@ impl Wan for WanSide {
                 // What it could not send it says again at the flush that ends the turn.
                 let _ = ring.flush(pool, stats);
             }
-            match socket {
+            match &mut socket {
                 Some(socket) => socket.push(pool, frame, to, stats),
                 None => {
                     stats.drop_packets(DropReason::WanError, 1);
@@ -86,7 +92,7 @@ impl Wan for WanSide {
     }
 
     fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
-        if let Some(socket) = &mut self.socket {
+        for socket in self.socket.iter_mut().chain(&mut self.ports) {
             socket.flush(pool, stats);
         }
         self.rings.iter_mut().map(|ring| ring.flush(pool, stats)).fold(Ok(()), Result::and)
@@ -130,7 +136,7 @@ impl Wan for WanSide {
         for ring in self.rings.drain(..) {
             ring.close(pool);
         }
-        if let Some(socket) = self.socket.take() {
+        for socket in self.socket.take().into_iter().chain(self.ports.drain(..)) {
             socket.close(pool);
         }
     }

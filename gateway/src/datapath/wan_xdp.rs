@@ -51,7 +51,7 @@ pub struct WanXdp {
 struct Template {
     /// Held, so that no other path can come to the same address while the headers are kept.
     path: Arc<Path>,
-    listen_port: u16,
+    source_port: u16,
     headers: Option<HeaderTemplate>,
 }
 
@@ -139,13 +139,14 @@ impl WanXdp {
     fn headers(&mut self, to: Outgoing<'_>) -> Option<&HeaderTemplate> {
         let address = Arc::as_ptr(to.path) as usize;
         // Allocations are aligned to 16 bytes and of similar size, so the bits above those tell them apart.
-        let place = (address >> 4 ^ address >> 10) % TEMPLATES;
+        // The ports of one path lie side by side.
+        let place = (address >> 4 ^ address >> 10).wrapping_add(usize::from(to.slot)) % TEMPLATES;
         let kept = &mut self.templates[place];
-        let fits = |kept: &Template| Arc::ptr_eq(&kept.path, to.path) && kept.listen_port == to.listen_port;
+        let fits = |kept: &Template| Arc::ptr_eq(&kept.path, to.path) && kept.source_port == to.source_port;
         if !kept.as_ref().is_some_and(fits) {
             let wire = to.path.wire.as_ref()?;
-            let headers = HeaderTemplate::new(wire, to.path.remote, to.listen_port);
-            *kept = Some(Template { path: Arc::clone(to.path), listen_port: to.listen_port, headers });
+            let headers = HeaderTemplate::new(wire, to.path.remote, to.source_port);
+            *kept = Some(Template { path: Arc::clone(to.path), source_port: to.source_port, headers });
         }
         kept.as_ref()?.headers.as_ref()
     }

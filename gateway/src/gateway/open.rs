@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use landbridge_proto::ChannelConfig;
+use landbridge_proto::channel::SOURCE_PORTS_MAX;
 use landbridge_xsk::{Memory, Tun, TunConfig, TunQueue, XskConfig};
 
 use super::RunOptions;
@@ -17,7 +19,8 @@ use crate::control::netlink::routes::RouteQuery;
 use crate::control::report::{Facts, Ring};
 use crate::control::rings::{self, Rings};
 use crate::control::routing;
-use crate::control::sockets::{self, Sockets};
+use crate::control::sockets::{self, ControlSocket, Sockets};
+use crate::control::source_ports;
 use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
@@ -189,6 +192,8 @@ pub(super) struct Opened {
     pub(super) sockets: Sockets,
     /// Second handles of the lanes' sockets.
     pub(super) lane_sockets: Vec<std::net::UdpSocket>,
+    /// Further source ports.
+    pub(super) source_ports: Vec<ControlSocket>,
     pub(super) tun: Tun,
     pub(super) tunnel: Tunnel,
     /// The tunnel's MTU.
@@ -211,6 +216,7 @@ impl Opened {
         let sockets = Sockets::open(settings.listen_port, crew.busy, fwmark)?;
         let lane_sockets =
             sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
+        let source_ports = source_ports::open(settings.wan.source_ports, fwmark);
         let tun = open_tun(settings, options, crew.busy)?;
         let queue = tun.queues.first().context("the tunnel interface has no queue")?;
         let tunnel = Tunnel::new(queue.try_clone()?).context("cannot follow the tunnel interface")?;
@@ -220,7 +226,7 @@ impl Opened {
             let if_index = tunnel.if_index;
             netlink.set_mtu(if_index, mtu).with_context(|| format!("cannot set the MTU of {name} to {mtu}"))?;
         }
-        Ok(Self { sockets, lane_sockets, tun, tunnel, mtu, crew })
+        Ok(Self { sockets, lane_sockets, source_ports, tun, tunnel, mtu, crew })
     }
 }
 
@@ -286,6 +292,7 @@ pub(super) fn lane_configs(
             wan_rings: Vec::new(),
             lan_rings: Vec::new(),
             socket: sockets.next(),
+            ports: Vec::new(),
             lan: queues.next(),
             offloads,
             stages: settings.stages,
@@ -302,6 +309,15 @@ pub(super) fn lane_configs(
         config.frames = sizes::frames(settings.frames_per_lane, rings, entries);
     }
     configs
+}
+
+/// What peers that speak the control channel are offered.
+pub(super) fn channel(source_ports: &[ControlSocket], crew: &Crew) -> ChannelConfig {
+    ChannelConfig {
+        source_ports: u8::try_from(source_ports.len()).unwrap_or(u8::MAX),
+        // Flows that are spread for one lane only make its batches smaller.
+        accepts_ports: if crew.busy > 1 { SOURCE_PORTS_MAX as u8 } else { 0 },
+    }
 }
 
 /// The interfaces with rings, and the memory of the lanes that serve them.

@@ -5,6 +5,7 @@
 //! or a route outside the namespaces that it made.
 
 mod command;
+mod flows;
 mod gateway;
 mod homes;
 mod link;
@@ -20,6 +21,7 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
 pub(crate) use command::{Output, run, try_run};
+pub(crate) use flows::Flows;
 pub(crate) use gateway::{Gateway, Keys, Outside, Peer, Program, Wan, available, connected, landbridge};
 pub(crate) use homes::{Homes, counted, host_v4, host_v6};
 pub(crate) use link::Veth;
@@ -27,7 +29,7 @@ pub(crate) use namespace::Namespace;
 pub(crate) use process::Process;
 pub(crate) use topology::{PORT, Sites, tunnel_v4, tunnel_v6};
 pub(crate) use traffic::{Echo, Flow, shout, tcp_exchange, udp_sizes};
-pub(crate) use wire::{Datagram, capture_data, inject, transmit};
+pub(crate) use wire::{Datagram, capture_data, inject, source_ports, transmit};
 
 /// What the names of all namespaces begin with; the number of the process that made them follows.
 const PREFIX: &str = "lbtest";

@@ -3,6 +3,7 @@
 //! Enters: the namespace in between. Leaves: datagrams as they were on the wire, and forged ones onto it. Never does: send
 //! anything out of that namespace's own network.
 
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -55,6 +56,27 @@ pub(crate) fn capture_data(net: &Namespace, from: Ipv4Addr, to: Ipv4Addr) -> Dat
         Err(std::io::ErrorKind::TimedOut.into())
     });
     seen.unwrap_or_else(|error| panic!("no transport data from {from} to {to} was seen: {error}"))
+}
+
+/// Counts packets of transport data from a host to another one for a while, by their source ports. What leaves the host
+/// as one row of segments is one packet here.
+#[track_caller]
+pub(crate) fn source_ports(net: &Namespace, from: Ipv4Addr, to: Ipv4Addr, time: Duration) -> BTreeMap<u16, u64> {
+    let seen = net.inside(move || -> std::io::Result<BTreeMap<u16, u64>> {
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ETH_P_ALL))))?;
+        socket.set_read_timeout(Some(Duration::from_millis(50)))?;
+        let end = Instant::now() + time;
+        let mut frame = vec![0; 65536];
+        let mut ports = BTreeMap::new();
+        while Instant::now() < end {
+            let Ok(length) = (&socket).read(&mut frame) else { continue };
+            if let Some(seen) = parse(&frame[..length]).filter(|seen| (*seen.from.ip(), *seen.to.ip()) == (from, to)) {
+                *ports.entry(seen.from.port()).or_default() += 1;
+            }
+        }
+        Ok(ports)
+    });
+    seen.unwrap_or_else(|error| panic!("packets cannot be seen: {error}"))
 }
 
 fn parse(frame: &[u8]) -> Option<Datagram> {
