@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::trial::TrialResult;
+
 /// A rate is offered when the generator came this close to it, of one.
 pub(crate) const OFFERED_RATIO_MIN: f64 = 0.99;
 /// Short trials last this share of the full ones.
@@ -101,6 +103,13 @@ impl Outcome {
         self.offered_pps >= self.probe.rate_pps * OFFERED_RATIO_MIN
     }
 
+    /// Of the results of a trial's directions the worst counts.
+    pub(crate) fn of(probe: Probe, results: &[TrialResult]) -> Self {
+        let offered_pps = results.iter().map(|result| result.offered_pps).fold(f64::INFINITY, f64::min);
+        let loss_ratio = results.iter().map(TrialResult::loss_ratio).fold(0.0, f64::max);
+        Self { probe, offered_pps, loss_ratio }
+    }
+
     fn is_good(&self, goal: &Goal) -> bool {
         self.is_offered() && self.loss_ratio <= goal.loss_ratio_max
     }
@@ -119,6 +128,22 @@ pub(crate) struct GoalResult {
     pub(crate) is_precise: bool,
     /// Whether the bad rate is bad only because the generator could not offer it: the result is a lower limit.
     pub(crate) limited_by_generator: bool,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct SearchResult {
+    /// For each goal, in the order of [`SearchSpec::goals`].
+    pub(crate) goals: Vec<GoalResult>,
+    /// All trials, in their order.
+    pub(crate) trials: Vec<Outcome>,
+}
+
+impl SearchResult {
+    /// The highest good rate for a goal's name.
+    pub(crate) fn rate_pps(&self, name: &str) -> Option<f64> {
+        self.goals.iter().find(|result| result.goal.name == name)?.rate_pps
+    }
 }
 
 /// A search on its way.
@@ -173,14 +198,10 @@ impl Search {
         self.outcomes.push(outcome);
     }
 
-    /// All trials so far.
-    pub(crate) fn outcomes(&self) -> &[Outcome] {
-        &self.outcomes
-    }
-
-    /// What is known for each goal.
-    pub(crate) fn results(&self) -> Vec<GoalResult> {
-        self.spec.goals.iter().map(|goal| self.result(goal)).collect()
+    /// What is known for each goal, and all trials.
+    pub(crate) fn finish(self) -> SearchResult {
+        let goals = self.spec.goals.iter().map(|goal| self.result(goal)).collect();
+        SearchResult { goals, trials: self.outcomes }
     }
 
     fn result(&self, goal: &Goal) -> GoalResult {
@@ -285,5 +306,122 @@ impl Search {
 
     fn full(&self) -> Level {
         Level { duration: self.spec.trial, trials: self.spec.trials_per_rate, width: self.spec.precision }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that forwards `capacity` packets a second and drops the rest; every so many trials something else disturbs it.
+    struct Device {
+        capacity: f64,
+        /// What the generator can offer.
+        offered_max: f64,
+        /// What is forwarded under overload, of the capacity.
+        under_overload: f64,
+        /// Every so many trials one loses a percent more; 0 never.
+        hiccup_every: usize,
+        trials: usize,
+    }
+
+    impl Device {
+        fn new(capacity: f64) -> Self {
+            Self { capacity, offered_max: f64::INFINITY, under_overload: 1.0, hiccup_every: 0, trials: 0 }
+        }
+
+        fn trial(&mut self, probe: Probe) -> Outcome {
+            self.trials += 1;
+            let offered_pps = probe.rate_pps.min(self.offered_max);
+            let forwarded =
+                if offered_pps <= self.capacity { offered_pps } else { self.capacity * self.under_overload };
+            let mut loss_ratio = 1.0 - forwarded / offered_pps;
+            if self.hiccup_every > 0 && self.trials.is_multiple_of(self.hiccup_every) {
+                loss_ratio = (loss_ratio + 0.01).min(1.0);
+            }
+            Outcome { probe, offered_pps, loss_ratio }
+        }
+
+        fn search(&mut self, spec: SearchSpec) -> SearchResult {
+            let probes_max = spec.probes_max;
+            let mut search = Search::new(spec);
+            while let Some(probe) = search.next() {
+                assert!(self.trials < probes_max, "more trials than allowed");
+                search.record(self.trial(probe));
+            }
+            search.finish()
+        }
+    }
+
+    fn spec() -> SearchSpec {
+        SearchSpec::default()
+    }
+
+    #[test]
+    fn the_edge_of_a_plain_device_is_found_within_the_precision() {
+        for capacity in [700.0, 12_345.0, 300_000.0, 999_999.0, 2_900_000.0] {
+            let mut device = Device::new(capacity);
+            let result = device.search(spec());
+            for (name, edge) in [("NDR", capacity), ("PDR", capacity / 0.995)] {
+                let rate = result.rate_pps(name).expect("a rate");
+                assert!(rate <= edge && rate * 1.021 >= edge, "{name} of {capacity}: {rate}");
+            }
+            assert!(result.goals.iter().all(|goal| goal.is_precise && !goal.limited_by_generator), "{result:?}");
+            assert!(device.trials <= 45, "{} trials for {capacity}", device.trials);
+        }
+    }
+
+    #[test]
+    fn a_device_that_breaks_down_under_overload_has_the_same_edge() {
+        let mut device = Device { under_overload: 0.05, ..Device::new(400_000.0) };
+        let rate = device.search(spec()).rate_pps("NDR").expect("a rate");
+        assert!(rate <= 400_000.0 && rate * 1.021 >= 400_000.0, "{rate}");
+    }
+
+    #[test]
+    fn one_hiccup_in_some_trials_does_not_move_the_edge() {
+        for every in [5, 7, 11] {
+            let mut device = Device { hiccup_every: every, ..Device::new(250_000.0) };
+            let rate = device.search(spec()).rate_pps("NDR").expect("a rate");
+            assert!(rate <= 250_000.0 && rate >= 250_000.0 * 0.75, "a hiccup in {every}: {rate}");
+        }
+    }
+
+    #[test]
+    fn a_generator_that_is_too_slow_gives_a_lower_limit_and_says_so() {
+        let mut device = Device { offered_max: 800_000.0, ..Device::new(5_000_000.0) };
+        let result = device.search(spec());
+        let ndr = result.goals.iter().find(|result| result.goal.name == "NDR").expect("asked for");
+        assert!(ndr.limited_by_generator);
+        assert!(ndr.rate_pps.is_some_and(|rate| (770_000.0..=810_000.0).contains(&rate)), "{ndr:?}");
+    }
+
+    #[test]
+    fn a_device_faster_than_the_highest_rate_or_slower_than_the_lowest_ends_the_search_at_the_bound() {
+        let fast = Device::new(1e9).search(spec());
+        assert!(fast.goals.iter().all(|goal| goal.rate_pps == Some(3_000_000.0) && goal.is_precise), "{fast:?}");
+        let dead = Device::new(0.0).search(spec());
+        assert!(dead.goals.iter().all(|goal| goal.rate_pps.is_none() && !goal.is_precise), "{dead:?}");
+        assert!(dead.trials.len() <= 40, "{}", dead.trials.len());
+    }
+
+    #[test]
+    fn a_rate_that_is_bad_makes_every_higher_one_bad() {
+        // Good at 100, bad at 200, good at 300: the edge is below 200.
+        let mut search = Search::new(SearchSpec { trials_per_rate: 1, ..spec() });
+        for (rate_pps, loss_ratio) in [(100.0, 0.0), (200.0, 0.5), (300.0, 0.0)] {
+            let probe = Probe { rate_pps, duration: Duration::from_secs(1) };
+            search.record(Outcome { probe, offered_pps: rate_pps, loss_ratio });
+        }
+        assert_eq!(search.finish().goals[0].rate_pps, Some(100.0));
+    }
+
+    #[test]
+    fn the_number_of_trials_is_bounded() {
+        let few = SearchSpec { probes_max: 4, ..spec() };
+        let mut device = Device::new(123_456.0);
+        let result = device.search(few);
+        assert_eq!(result.trials.len(), 4);
+        assert!(result.goals.iter().all(|goal| !goal.is_precise));
     }
 }

@@ -3,6 +3,7 @@
 //! 1. [`Tester::attach`]: programs on both hosts' interfaces; the gateways' ends accept frames of XDP programs.
 //! 2. [`Tester::join`]: until frames go through: neighbours resolved, sessions up.
 //! 3. [`Tester::trial`]: sources started, waited for, ended; what was under way has arrived; counters compared.
+//! 4. [`Tester::search`]: trials until the highest good rate is known.
 //!
 //! Enters: a topology and trials. Leaves: results. Never does: stay attached when it is dropped; TCP wants it gone.
 
@@ -21,6 +22,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::end::{Counted, End, Running};
 use super::frame::{FrameSize, IpVersion};
+use super::search::{Outcome, Probe, Search, SearchResult, SearchSpec};
 use super::stamping::{self, Addresses, Run};
 use super::topology::{LAN, Side, Topology};
 use super::trial::{Directions, Trial, TrialResult};
@@ -115,6 +117,29 @@ impl<'t> Tester<'t> {
             self.sequence = self.sequence.max(run.sequence + self.end(from).progress()?.sequence + 1);
         }
         Ok(results)
+    }
+
+    /// Searches the highest good rate of frames like those of `trial`, whose rate and duration do not count. `told` hears of each
+    /// trial.
+    ///
+    /// # Errors
+    /// As [`Tester::trial`].
+    pub(crate) fn search(
+        &mut self,
+        spec: SearchSpec,
+        trial: &Trial,
+        stop: &Stop,
+        mut told: impl FnMut(&Outcome),
+    ) -> anyhow::Result<SearchResult> {
+        let mut search = Search::new(spec);
+        while let Some(probe) = search.next() {
+            let Probe { rate_pps, duration } = probe;
+            let results = self.trial(&Trial { rate_pps, duration, ..*trial }, stop)?;
+            let outcome = Outcome::of(probe, &results);
+            told(&outcome);
+            search.record(outcome);
+        }
+        Ok(search.finish())
     }
 
     fn expect(&mut self, side: Side, sink: landbridge_ebpf_common::bench::Sink) -> anyhow::Result<Counted> {
