@@ -68,6 +68,9 @@ pub(crate) struct Arguments {
     /// Where the report goes: report.json, report.md and plots
     #[arg(long, value_name = "DIRECTORY", default_value = "target/throughput")]
     out: PathBuf,
+    /// Put table and plot into the README of the repository here, and the report into its bench/results
+    #[arg(long, value_name = "REPOSITORY")]
+    publish: Option<PathBuf>,
     /// Print the JSON report on standard output in place of the table
     #[arg(long)]
     json: bool,
@@ -121,6 +124,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         None
     });
     let written = report::write(&arguments.out, Material { environment, catalogue, results, summary })?;
+    if let Some(root) = &arguments.publish {
+        report::publish::publish(root, &written)?;
+    }
     let results = &written.material.results;
     let text = if arguments.json { &written.json } else { &written.markdown };
     std::io::stdout().write_all(text.as_bytes()).context("write to standard output")?;

@@ -36,8 +36,8 @@ pub(crate) struct Prometheus {
     began: u64,
     // In the order of their ends.
     process: Process,
-    export: Export,
-    directory: TempDir,
+    _export: Export,
+    _directory: TempDir,
 }
 
 /// What arrived.
@@ -85,7 +85,7 @@ impl Prometheus {
             log: logs.join("prometheus.log"),
         })?;
         let began = now();
-        let prometheus = Self { address, began, process, export, directory };
+        let prometheus = Self { address, began, process, _export: export, _directory: directory };
         let end = Instant::now() + READY_PATIENCE;
         while http_get(address, "/-/ready").is_err() {
             prometheus.process.check()?;

@@ -28,11 +28,6 @@ impl Spread {
         let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         Some(Self { median, min, max, count: values.len() })
     }
-
-    /// Half the distance between the ends, as a share of the median.
-    pub(crate) fn relative(&self) -> f64 {
-        if self.median == 0.0 { 0.0 } else { (self.max - self.min) / 2.0 / self.median.abs() }
-    }
 }
 
 /// The middle value.
@@ -65,7 +60,6 @@ mod tests {
     fn a_spread_has_the_middle_and_the_ends() {
         let spread = Spread::of([3.0, 1.0, 2.0, 10.0]).expect("values");
         assert_eq!(spread, Spread { median: 2.5, min: 1.0, max: 10.0, count: 4 });
-        assert!((spread.relative() - 1.8).abs() < 1e-9);
         assert_eq!(Spread::of([]), None);
     }
 

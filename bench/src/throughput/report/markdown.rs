@@ -36,6 +36,27 @@ pub(super) fn page(material: &Material, plots: &[Plot]) -> String {
     page.0
 }
 
+/// What a README shows: the table, on what it was made, and a plot.
+pub(super) fn block(material: &Material, plot: &str, report: &str) -> String {
+    let Material { environment, results, .. } = material;
+    let mut page = Page(String::new());
+    let Environment { machine, date, .. } = environment;
+    page.line(format!(
+        "Made on {date} on {}{}, hosts and gateways on one kernel and its cores, by {} interleaved repetitions with a fresh \
+         topology for each; median (least to greatest). The noise is what a configuration and its twin differ by.\n",
+        machine.short(),
+        if environment.is_virtual { ", a virtual machine" } else { "" },
+        results.repetitions(),
+    ));
+    page.comparison_table(results);
+    page.line(format!("\n![Throughput by configuration]({plot})\n"));
+    page.line(format!(
+        "[The whole report]({report}) has ratios, latency, CPU a packet and what was bound; [bench/METHOD.md](bench/METHOD.md) \
+         how to read and repeat it, and what may not be concluded from veth."
+    ));
+    page.0
+}
+
 struct Page(String);
 
 impl Page {
@@ -97,6 +118,10 @@ impl Page {
     /// One row for each configuration, one column for each key figure.
     fn comparison(&mut self, results: &Results) {
         self.section("Comparison");
+        self.comparison_table(results);
+    }
+
+    fn comparison_table(&mut self, results: &Results) {
         let columns = KEY_FIGURES.map(|figure| (figure.to_owned(), title(results, figure)));
         self.table(results, &columns, |place, figure| results.spread(place, figure).map(cell));
     }

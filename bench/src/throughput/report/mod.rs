@@ -6,6 +6,7 @@
 mod json;
 mod markdown;
 mod plots;
+pub(crate) mod publish;
 mod targets;
 
 use std::fs;
@@ -38,6 +39,8 @@ pub(crate) struct Written {
     pub(crate) json: String,
     /// `report.md`.
     pub(crate) markdown: String,
+    /// The plots.
+    pub(crate) plots: Vec<plots::Plot>,
 }
 
 /// Writes the report.
@@ -51,5 +54,5 @@ pub(crate) fn write(out: &Path, material: Material) -> anyhow::Result<Written> {
         let path = out.join(name);
         fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    Ok(Written { material, json, markdown })
+    Ok(Written { material, json, markdown, plots })
 }
