@@ -6,6 +6,7 @@ mod machine;
 mod measure;
 mod micro;
 mod plot;
+mod scaling;
 mod throughput;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ struct Arguments {
 enum Command {
     /// The packet's way without sockets, piece by piece: needs no privileges.
     Micro(micro::Arguments),
+    Scaling(scaling::Arguments),
     Throughput(throughput::command::Arguments),
     Calibrate(throughput::calibrate::Arguments),
 }
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Micro(arguments) => micro::run(&arguments),
+        Command::Scaling(arguments) => scaling::run(&arguments),
         Command::Throughput(arguments) => throughput::command::run(&arguments),
         Command::Calibrate(arguments) => throughput::calibrate::run(&arguments),
     };

@@ -12,7 +12,7 @@ use crate::measure::{Case, Sample};
 /// Sizes measured.
 const SIZES: [usize; 4] = [64, 128, 512, 1420];
 /// Packets of one turn of a lane.
-pub(super) const TURN: usize = 4 * BURST;
+pub(crate) const TURN: usize = 4 * BURST;
 /// Bytes processed in one sample, roughly.
 const SAMPLE_BYTES: usize = 4 << 20;
 const SLOT: usize = 2048;

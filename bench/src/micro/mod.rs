@@ -6,7 +6,7 @@
 mod aead;
 mod hot_path;
 mod offload;
-mod site;
+pub(crate) mod site;
 mod tables;
 
 use std::fmt::Write as _;
@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde::Serialize;
 
+pub(crate) use self::aead::TURN;
 use crate::machine::Machine;
 use crate::measure::{self, Case, Row};
 
@@ -34,6 +35,13 @@ pub(crate) struct Arguments {
     /// Fail also when a target is missed
     #[arg(long)]
     check: bool,
+}
+
+/// Selects the fastest engine that works on this CPU.
+pub(crate) fn best_engine() {
+    if let Some(engine) = aead::engines().last() {
+        assert!(landbridge_aead::select(engine).is_ok(), "an engine that was checked before works");
+    }
 }
 
 #[derive(Serialize)]

@@ -22,7 +22,7 @@ use landbridge::datapath::tables::{Path, PeerEntry, Tables, Wire};
 use landbridge::datapath::wire::{self, HeaderTemplate};
 use landbridge_aead::Key;
 use landbridge_proto::session::SessionLimits;
-use landbridge_proto::{DropReason, PeerId, PeerShared, ReceiverIndex, Role, Session};
+use landbridge_proto::{AllowedIps, DropReason, PeerId, PeerShared, ReceiverIndex, Role, Session};
 use landbridge_xsk::{Burst, Frame, Memory, MemoryConfig, Pool};
 
 use super::aead::TURN;
@@ -33,42 +33,58 @@ const PORT: u16 = 51_820;
 const TEMPLATES: usize = 64;
 
 /// One gateway's lane.
-pub(super) struct Site {
-    pub(super) lane: Lane<MemoryRing, MemoryLan>,
+pub(crate) struct Site {
+    pub(crate) lane: Lane<MemoryRing, MemoryLan>,
 }
 
 impl Site {
     /// Site 1 or 2 with so many peers.
-    pub(super) fn new(number: u8, peers: u32) -> anyhow::Result<Self> {
-        let config = MemoryConfig { frames: 2 * TURN as u32, frame_size: 2048, jumbo_frames: 0, huge_pages: true };
-        let (_, pool) = Memory::new(config).context("packet memory")?;
+    pub(crate) fn new(number: u8, peers: u32) -> anyhow::Result<Self> {
         let published = Arc::new(ArcSwap::from_pointee(tables(number, peers)));
-        let link = Link {
-            // Each peer reports once that it is active.
-            reports: Arc::new(ArrayQueue::new(2 * peers as usize + 1024)),
-            commands: Arc::new(ArrayQueue::new(16)),
-            control: Waker::new()?,
-            lane: Waker::new()?,
-        };
-        let lane = Lane::alone(MemoryRing::default(), MemoryLan::default(), pool, published, link);
-        Ok(Self { lane })
+        let (wan, lan, pool, link) = member(peers)?;
+        Ok(Self { lane: Lane::alone(wan, lan, pool, published, link) })
+    }
+
+    /// Site 1 with one peer, to whom these routes lead.
+    pub(crate) fn with_routes(routes: AllowedIps) -> anyhow::Result<Self> {
+        let tables = Tables { routes: Arc::new(routes), ..tables(1, 1) };
+        let (wan, lan, pool, link) = member(1)?;
+        Ok(Self { lane: Lane::alone(wan, lan, pool, Arc::new(ArcSwap::from_pointee(tables)), link) })
+    }
+
+    /// Site 1 with one peer, and lanes that may help it.
+    pub(crate) fn in_crew(lanes: u32) -> anyhow::Result<(Self, Vec<Neighbour>)> {
+        let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
+        let members = (0..lanes.max(1)).map(|_| member(1)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut crew = Lane::crew(members, &published);
+        let neighbours = crew.split_off(1);
+        Ok((Self { lane: crew.pop().context("a crew has a lane")? }, neighbours))
     }
 
     /// Packets of `len` bytes to these peers arrive on the lan side.
-    pub(super) fn offer(&mut self, len: usize, peers: impl Iterator<Item = u32>) {
+    pub(crate) fn offer(&mut self, len: usize, peers: impl Iterator<Item = u32>) {
+        self.offer_between(len, peers.map(|peer| (host(1, peer, 5), host(2, peer, 9))));
+    }
+
+    /// Packets of `len` bytes to these addresses arrive on the lan side.
+    pub(crate) fn offer_to(&mut self, len: usize, destinations: impl Iterator<Item = Ipv4Addr>) {
+        self.offer_between(len, destinations.map(|destination| (host(1, 0, 5), destination)));
+    }
+
+    fn offer_between(&mut self, len: usize, ways: impl Iterator<Item = (Ipv4Addr, Ipv4Addr)>) {
         let mut packet = vec![0x5a; len];
         packet[..20].copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
-        for peer in peers {
-            packet[12..16].copy_from_slice(&host(1, peer, 5).octets());
-            packet[16..20].copy_from_slice(&host(2, peer, 9).octets());
+        for (source, destination) in ways {
+            packet[12..16].copy_from_slice(&source.octets());
+            packet[16..20].copy_from_slice(&destination.octets());
             let frame = filled(self.lane.pool(), &packet);
             self.lane.lan().arrived.push_back(frame);
         }
     }
 
     /// What this site sealed arrives at the other one.
-    pub(super) fn deliver_to(&mut self, other: &mut Self) {
+    pub(crate) fn deliver_to(&mut self, other: &mut Self) {
         for sealed in &self.lane.wan().sent {
             let frame = filled(other.lane.pool(), sealed.data());
             other.lane.wan().arrived.push_back(frame);
@@ -77,7 +93,7 @@ impl Site {
     }
 
     /// Empties both sides.
-    pub(super) fn forget_sent(&mut self) {
+    pub(crate) fn forget_sent(&mut self) {
         while let Some(frame) = self.lane.wan().sent.pop_front() {
             self.lane.pool().put(frame);
         }
@@ -85,6 +101,23 @@ impl Site {
             self.lane.pool().put(frame);
         }
     }
+}
+
+/// A lane that may help a site's.
+pub(crate) type Neighbour = Lane<MemoryRing, MemoryLan>;
+
+/// Sides, memory and queues of a lane.
+fn member(peers: u32) -> anyhow::Result<(MemoryRing, MemoryLan, Pool, Link)> {
+    let config = MemoryConfig { frames: 2 * TURN as u32, frame_size: 2048, jumbo_frames: 0, huge_pages: true };
+    let (_, pool) = Memory::new(config).context("packet memory")?;
+    let link = Link {
+        // Each peer reports once that it is active.
+        reports: Arc::new(ArrayQueue::new(2 * peers as usize + 1024)),
+        commands: Arc::new(ArrayQueue::new(16)),
+        control: Waker::new()?,
+        lane: Waker::new()?,
+    };
+    Ok((MemoryRing::default(), MemoryLan::default(), pool, link))
 }
 
 fn filled(pool: &mut Pool, bytes: &[u8]) -> Frame {
@@ -142,9 +175,9 @@ fn session(own: u8, peer: PeerId, shared: &Arc<PeerShared>, now: Instant) -> Ses
 }
 
 /// A wan side that does to frames what the one on AF_XDP rings does, and then only keeps them.
-pub(super) struct MemoryRing {
-    pub(super) arrived: VecDeque<Frame>,
-    pub(super) sent: VecDeque<Frame>,
+pub(crate) struct MemoryRing {
+    pub(crate) arrived: VecDeque<Frame>,
+    pub(crate) sent: VecDeque<Frame>,
     headers: Vec<Option<(Arc<Path>, HeaderTemplate)>>,
 }
 

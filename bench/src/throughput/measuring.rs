@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::frame::{FrameSize, IpVersion};
 use super::plan::{FLOOD_BYTES, FLOOD_PPS, LATENCY_PERCENTS, Measure, Plan, way};
-use super::search::{Outcome, Probe, Search};
+use super::search::{Outcome, Search};
 use super::tcp::tcp;
 use super::tester::Tester;
 use super::topology::Topology;
@@ -103,16 +103,16 @@ impl<'m> Measuring<'m> {
         let mut search = Search::new(self.plan.search());
         while let Some(probe) = search.next() {
             let results = self.trial(&trial(size, directions, probe.rate_pps, probe.duration))?;
-            search.record(outcome(probe, &results));
+            search.record(Outcome::of(probe, &results));
         }
-        let results = search.results();
+        let result = search.finish();
         let figure = |goal: &str| format!("{} {size} {} mpps", goal.to_lowercase(), way(directions));
         // A gateway that loses packets even at the lowest rate has none.
-        let figures = results.iter().map(|result| (figure(&result.goal.name), result.rate_pps.unwrap_or(0.0) / 1e6));
+        let figures = result.goals.iter().map(|goal| (figure(&goal.goal.name), goal.rate_pps.unwrap_or(0.0) / 1e6));
         Ok(Measured {
             figures: figures.collect(),
             packets: 0.0,
-            details: json!({ "rates": results, "size": size, "directions": directions, "trials": search.outcomes() }),
+            details: json!({ "rates": result, "size": size, "directions": directions }),
         })
     }
 
@@ -153,13 +153,4 @@ impl<'m> Measuring<'m> {
 
 fn trial(size: FrameSize, directions: Directions, rate_pps: f64, duration: Duration) -> Trial {
     Trial { size, version: IpVersion::V4, rate_pps, directions, duration, flows: FLOWS }
-}
-
-/// Of two directions, the worse.
-fn outcome(probe: Probe, results: &[TrialResult]) -> Outcome {
-    Outcome {
-        probe,
-        offered_pps: results.iter().map(|result| result.offered_pps).fold(f64::INFINITY, f64::min),
-        loss_ratio: results.iter().map(TrialResult::loss_ratio).fold(0.0, f64::max),
-    }
 }

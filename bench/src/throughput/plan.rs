@@ -185,8 +185,11 @@ impl Plan {
     /// How rates are searched.
     pub(crate) fn search(&self) -> SearchSpec {
         let quick = self.mode != Mode::Full;
-        let whole =
-            SearchSpec { goals: vec![Goal::pdr(), Goal::ndr()], trial: self.durations.trial, ..SearchSpec::default() };
+        let whole = SearchSpec {
+            goals: vec![Goal::pdr(), Goal { name: "loss0.1".to_owned(), loss_ratio_max: 0.001 }, Goal::ndr()],
+            trial: self.durations.trial,
+            ..SearchSpec::default()
+        };
         match quick {
             false => whole,
             true => SearchSpec { trials_per_rate: 1, precision: 0.05, probes_max: 20, ..whole },

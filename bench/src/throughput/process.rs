@@ -151,7 +151,7 @@ fn keep(mut child: Child, end: &mpsc::Receiver<()>) -> String {
         }
     }
     // A child that is waited for below still has its number.
-    drop(kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM));
+    let _ended_meanwhile = kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM);
     let limit = Instant::now() + END_PATIENCE;
     while Instant::now() < limit {
         if let Ok(Some(status)) = child.try_wait() {

@@ -85,6 +85,21 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         Self::new(wan, lan, pool, desk, published, link, Arc::new(LaneStats::default()))
     }
 
+    /// Lanes that help each other, one for each member: for benches and tests, as [`Lane::alone`].
+    #[must_use]
+    pub fn crew(members: Vec<(W, L, Pool, Link)>, published: &Published) -> Vec<Self> {
+        let desks = super::desk::desks(members.iter().map(|(_, _, _, link)| link.lane.clone()).collect());
+        let lane = |((wan, lan, pool, link), desk)| {
+            Self::new(wan, lan, pool, desk, Arc::clone(published), link, Arc::new(LaneStats::default()))
+        };
+        members.into_iter().zip(desks).map(lane).collect()
+    }
+
+    /// Tells the crew whether this lane has something to do, as its thread does between turns.
+    pub fn set_idle(&mut self, idle: bool) {
+        self.desk.set_idle(idle);
+    }
+
     pub(super) fn new(
         wan: W,
         lan: L,
