@@ -48,6 +48,46 @@ pub fn datagram(data: &[u8]) {
     }
 }
 
+/// Any bytes as what a peer says on the control channel: rows of messages, each after its length, in packets that are made
+/// right; and the same bytes as a packet.
+pub fn channel(data: &[u8]) {
+    use crate::channel::message::Message;
+    use crate::channel::packet;
+    let start = Instant::now();
+    let mut endpoint = endpoint(start, 1);
+    endpoint.set_channel(crate::ChannelConfig { source_ports: 16, accepts_ports: 16 });
+    let config = PeerConfig { endpoint: Some(address(2)), ..PeerConfig::default() };
+    let Some(peer) = endpoint.add_peer([9; KEY_LEN], config, start) else { return };
+    let theirs = crate::channel::address_of(&[9; KEY_LEN]);
+    let Some(ours) = endpoint.channel_address() else { return };
+    let wall = WallClock(SystemTime::UNIX_EPOCH);
+    drain(&mut endpoint, start, wall, |_| ());
+    // The verdict is the endpoint's concern; that there is one is ours.
+    let _ = endpoint.handle_channel(start, peer, address(2), None, data);
+    let mut now = start;
+    let mut rest = data;
+    while let Some((&len, bytes)) = rest.split_first() {
+        let (message, behind) = bytes.split_at(usize::from(len).min(bytes.len()));
+        rest = behind;
+        if let Ok((parsed, _)) = Message::parse(message) {
+            let mut out = [0; 128];
+            let len = parsed.write(&mut out);
+            assert_eq!(Message::parse(&out[..len]), Ok((parsed, 0)), "what is written is what was read");
+        }
+        let mut wrapped = vec![0; packet::HEADERS_LEN + message.len()];
+        wrapped[packet::HEADERS_LEN..].copy_from_slice(message);
+        let len = packet::wrap(&mut wrapped, message.len(), theirs, ours);
+        let from = address(u16::from(message.last().copied().unwrap_or(2)));
+        let _ = endpoint.handle_channel(now, peer, from, None, &wrapped[..len]);
+        now += Duration::from_millis(u64::from(len as u8) * 8);
+        endpoint.handle_timeout(now, wall);
+        // Nothing is sent without a session, and nothing begins one.
+        let events = drain(&mut endpoint, now, wall, |bytes| panic!("{} bytes were sent", bytes.len()));
+        assert!(events.len() <= 4 && !events.iter().any(|event| matches!(event, Event::SessionStarted { .. })));
+        assert!(endpoint.poll_timeout().is_none_or(|due| due > now), "what was due has run");
+    }
+}
+
 /// Two endpoints that exchange what they send, or not, in whatever order the bytes say.
 pub fn endpoint_ops(data: &[u8]) {
     let start = Instant::now();

@@ -27,6 +27,33 @@ fn the_corpus_of_endpoint_operations_is_survived() {
 }
 
 #[test]
+fn the_corpus_of_the_control_channel_is_survived() {
+    replay("channel", fuzzing::channel);
+}
+
+#[test]
+fn arbitrary_messages_on_the_control_channel_are_survived() {
+    let mut rng = ChaCha20Rng::from_seed([7; 32]);
+    for _ in 0..300 {
+        let mut bytes = Vec::new();
+        for _ in 0..20 {
+            let mut message = vec![0; rng.random_range(0..60)];
+            rng.fill_bytes(&mut message);
+            if message.len() >= 11 && rng.random_range(0..8) > 0 {
+                let kind = [1, 2, 3, 0x81, 0x82][rng.random_range(0..5)];
+                message[..4].copy_from_slice(&[1, kind, 0, 0]);
+                message[8] = rng.random_range(0..8);
+                message[9] = 0;
+                message[10] = rng.random_range(0..9);
+            }
+            bytes.push(message.len() as u8);
+            bytes.extend(message);
+        }
+        fuzzing::channel(&bytes);
+    }
+}
+
+#[test]
 fn arbitrary_datagrams_are_survived() {
     let mut rng = ChaCha20Rng::from_seed([5; 32]);
     for i in 0..600_usize {

@@ -42,6 +42,7 @@ impl Endpoint {
     pub fn announce(&mut self, now: Instant) {
         let ids: Vec<_> = self.peers().collect();
         for id in ids {
+            self.channel_place_changed(id);
             let session = self.peers.get(id).and_then(|peer| peer.sessions.current.as_ref());
             if session.is_some_and(|session| !session.is_expired(now)) {
                 self.queue_keepalive(id);

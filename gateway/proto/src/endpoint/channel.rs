@@ -223,7 +223,18 @@ impl Endpoint {
 
     /// The peer's endpoint is another one: what was proven of the way there is not.
     pub(super) fn channel_moved(&mut self, id: PeerId, other_address: bool) {
+        let sends_from_many = self.channel_mut(id).is_some_and(|channel| channel.heard.count() > 0);
         self.forget_ports(id, other_address);
+        if other_address && sends_from_many {
+            // Its other ports are unknown at the new address: until it has probed them, each looks like another move.
+            let ask = Message { request: self.rng.next_u32(), body: Body::Ask };
+            self.say(id, Said::to_endpoint(ask));
+        }
+    }
+
+    /// Our own place is another one: what was proven of it is not.
+    pub(super) fn channel_place_changed(&mut self, id: PeerId) {
+        self.forget_ports(id, false);
     }
 
     /// Whether packets from an unknown place are those of a peer that sends from several ports, so that it does not roam.

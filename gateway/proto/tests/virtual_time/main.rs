@@ -3,4 +3,5 @@
 mod flood;
 mod many;
 mod pair;
+mod ports;
 mod world;

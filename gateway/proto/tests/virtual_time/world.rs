@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use landbridge_proto::channel::{SPREAD_SLOTS, is_link_local};
 use landbridge_proto::{
-    Alternates, DropReason, Endpoint, Event, KEY_LEN, PeerConfig, PeerId, Pending, Session, Spread, WallClock,
+    Alternates, ChannelConfig, DropReason, Endpoint, Event, KEY_LEN, PeerConfig, PeerId, Pending, Session, Spread,
+    WallClock,
 };
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
@@ -74,11 +75,19 @@ pub(crate) struct World {
     pub(crate) weather: Weather,
     /// Datagrams to sides that are cut off vanish.
     pub(crate) cut: [bool; 2],
+    /// A side's NAT shows each of its ports as another one, so much higher.
+    pub(crate) mapped_by: [u16; 2],
+    /// A side's NAT lets nothing in but from where the side has sent to.
+    pub(crate) restricted: [bool; 2],
+    contacted: [BTreeSet<SocketAddr>; 2],
     under_way: BTreeMap<(Instant, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     count: u64,
     rng: ChaCha20Rng,
     next_tick: Instant,
 }
+
+/// Between the source ports of a side.
+pub(crate) const PORT_STEP: u16 = 100;
 
 pub(crate) fn address(side: usize) -> SocketAddr {
     SocketAddr::new([192, 0, 2, side as u8 + 1].into(), 51820)
@@ -100,6 +109,9 @@ impl World {
             sides,
             weather: Weather::default(),
             cut: [false; 2],
+            mapped_by: [0; 2],
+            restricted: [false; 2],
+            contacted: Default::default(),
             under_way: BTreeMap::new(),
             count: 0,
             rng: ChaCha20Rng::from_seed([seed; 32]),
@@ -268,7 +280,8 @@ impl World {
 
     fn post(&mut self, from: usize, slot: u8, to: SocketAddr, bytes: Vec<u8>) {
         let address = self.sides[from].address;
-        let source = SocketAddr::new(address.ip(), address.port() + u16::from(slot) * 1000);
+        let source = SocketAddr::new(address.ip(), address.port() - u16::from(slot) * PORT_STEP + self.mapped_by[from]);
+        self.contacted[from].insert(to);
         self.sides[from].slots[usize::from(slot)] += 1;
         let copies = 1 + u32::from(self.rng.random_range(0..100) < self.weather.duplicate_percent);
         for _ in 0..copies {
@@ -282,8 +295,13 @@ impl World {
     }
 
     pub(crate) fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
-        let Some(at) = self.sides.iter().position(|side| side.address == to) else { return };
-        if self.cut[at] {
+        let is_of = |at: usize| {
+            let home = self.sides[at].address;
+            let from_main = (home.port() + self.mapped_by[at]).checked_sub(to.port());
+            to.ip() == home.ip() && from_main.is_some_and(|ports| ports % PORT_STEP == 0)
+        };
+        let Some(at) = (0..2).find(|at| is_of(*at)) else { return };
+        if self.cut[at] || self.restricted[at] && !self.contacted[at].contains(&from) {
             return;
         }
         let (now, wall) = (self.now, self.wall());
@@ -359,6 +377,7 @@ fn is_channel(packet: &[u8], addresses: (Option<Ipv6Addr>, Option<Ipv6Addr>)) ->
 fn make_side(epoch: Instant, now: Instant, seed: u8, at: usize, config: PeerConfig) -> Side {
     let mut endpoint = Endpoint::new(epoch, [seed ^ (at as u8) << 7; 32]);
     endpoint.set_private_key(Some(KEYS[at]), now);
+    endpoint.set_channel(ChannelConfig { source_ports: 4, accepts_ports: 16 });
     let config = PeerConfig { endpoint: Some(address(1 - at)), ..config };
     let peer = endpoint.add_peer(public_key(KEYS[1 - at]), config, now).expect("room for a peer");
     Side {
