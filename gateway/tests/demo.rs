@@ -59,8 +59,8 @@ fn one_json_object_with_every_figure_and_nothing_is_left() {
         return;
     }
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    for wan in ["udp", "xdp"] {
-        let child = start(&["--wan", wan, "--duration", "3", "--streams", "2", "--json"]);
+    for (wan, lan) in [("udp", "tun"), ("xdp", "tun"), ("udp", "xdp"), ("xdp", "xdp")] {
+        let child = start(&["--wan", wan, "--lan", lan, "--duration", "3", "--streams", "2", "--json"]);
         let pid = child.id();
         let output = child.wait_with_output().expect("the demo ends");
         let err = String::from_utf8_lossy(&output.stderr);
@@ -87,6 +87,8 @@ fn one_json_object_with_every_figure_and_nothing_is_left() {
         for key in ["handshake_ms", "tcp_gbps", "udp_pps", "rtt_us_p50"] {
             assert!(number(key) > 0.0, "{key} in {object:#}");
         }
+        let of_lan = number("lan_xdp_percent");
+        assert!(if lan == "xdp" { of_lan > 95.0 } else { of_lan == 0.0 }, "{object:#}");
         let (by_xdp, by_socket) = (number("xdp_redirected_packets"), number("wan_socket_data_packets"));
         if wan == "xdp" {
             assert_eq!(object["xdp_mode"], "native", "veth has XDP in its driver");

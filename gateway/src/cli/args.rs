@@ -72,6 +72,9 @@ pub struct Demo {
     /// The side towards the internet: xdp, udp or auto
     #[arg(long, value_name = "BACKEND", default_value = "xdp", value_parser = parser(values::wan_backend))]
     pub wan: WanBackend,
+    /// The side towards the site: tun, xdp or auto. With xdp the hosts' links do without offloads, as between real cards
+    #[arg(long, value_name = "BACKEND", default_value = "tun", value_parser = parser(values::lan_backend))]
+    pub lan: LanBackend,
     /// Seconds of traffic: half of it TCP, the rest UDP and echo
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub duration: u64,

@@ -13,9 +13,10 @@ use crate::lab::stop::Interrupted;
 const INTERRUPTED: u8 = 130;
 
 pub(super) fn run(args: &args::Demo) -> anyhow::Result<ExitCode> {
-    privileges::check_demo(args.wan)?;
+    privileges::check_demo(args.wan, args.lan)?;
     let options = Options {
         wan: args.wan,
+        lan: args.lan,
         duration: Duration::from_secs(args.duration),
         streams: usize::from(args.streams),
         lanes: args.lanes,

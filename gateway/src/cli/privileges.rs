@@ -4,7 +4,7 @@
 
 use caps::{CapSet, Capability, CapsHashSet};
 
-use crate::settings::WanBackend;
+use crate::settings::{LanBackend, WanBackend};
 
 /// What loading the XDP program (BPF, and PERFMON for its arithmetic on packets) and binding its rings (NET_RAW) takes.
 const XDP: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_RAW];
@@ -29,9 +29,9 @@ pub(super) fn check(command: &str, wan: WanBackend, makes_interface: bool) -> an
 }
 
 /// Checks the capabilities that the demo needs.
-pub(super) fn check_demo(wan: WanBackend) -> anyhow::Result<()> {
+pub(super) fn check_demo(wan: WanBackend, lan: LanBackend) -> anyhow::Result<()> {
     let mut needed = vec![Capability::CAP_SYS_ADMIN, Capability::CAP_NET_ADMIN];
-    if wan == WanBackend::Xdp {
+    if wan == WanBackend::Xdp || lan == LanBackend::Xdp {
         needed.extend(XDP);
     }
     let have = caps::read(None, CapSet::Effective).unwrap_or_default();

@@ -31,7 +31,7 @@ use self::scratch::Scratch;
 use self::topology::{HOST_B, Topology};
 use crate::lab::stop::Stop;
 use crate::lab::{Path, namespace, tcp};
-use crate::settings::{Crypto, WanBackend};
+use crate::settings::{Crypto, LanBackend, WanBackend};
 
 /// How long the first handshake may take, with all its retries.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(12);
@@ -43,6 +43,8 @@ const STEADY_SHARE: f64 = 0.8;
 pub(crate) struct Options {
     /// The wan backend of both gateways.
     pub(crate) wan: WanBackend,
+    /// The lan backend of both gateways.
+    pub(crate) lan: LanBackend,
     /// Seconds of traffic in all.
     pub(crate) duration: Duration,
     /// TCP streams.
@@ -69,6 +71,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     progress.step("making two sites and the internet between them");
     let queues = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8);
     let topology = Topology::new(queues as u32)?;
+    if options.lan == LanBackend::Xdp {
+        topology.finish_packets()?;
+    }
     let scratch = Scratch::new()?;
     progress.done(&format!("four namespaces: {} and its like (ip netns exec NAME ...)", topology.host_a.name()));
     // Declared after the topology, so dropped before it: no process is left in a namespace that goes away.

@@ -14,11 +14,11 @@ use nix::unistd::Pid;
 
 use super::Options;
 use super::scratch::Scratch;
-use super::topology::{WAN, WAN_B};
+use super::topology::{LAN, WAN, WAN_B};
 use crate::config::keys;
 use crate::lab::namespace::Namespace;
 use crate::lab::stop::Stop;
-use crate::settings::{Crypto, Secret, WanBackend};
+use crate::settings::{Crypto, LanBackend, Secret, WanBackend};
 use crate::status::{self, Status, socket_path};
 
 /// Loading and attaching an XDP program and mapping memory may take a while on a busy machine.
@@ -182,6 +182,11 @@ fn configuration(role: Role, interface: &str, keys: &[Secret; 2], options: &Opti
         WanBackend::Xdp => "xdp",
         WanBackend::Udp => "udp",
     };
+    let lan = match options.lan {
+        LanBackend::Auto => "auto",
+        LanBackend::Tun => "tun",
+        LanBackend::Xdp => "xdp",
+    };
     let (letter, number, peer) = match role {
         Role::A => ("a", 1, &keys[1]),
         Role::B => ("b", 2, &keys[0]),
@@ -200,6 +205,7 @@ fn configuration(role: Role, interface: &str, keys: &[Secret; 2], options: &Opti
     format!(
         "[interface]\nname = \"{interface}\"\nprivate_key_file = \"{letter}.key\"\nlisten_port = {PORT}\n\
          addresses = [\"10.81.0.{number}/24\"]\nmtu = {MTU}\n[wan]\nbackend = \"{backend}\"\ninterfaces = [\"{WAN}\"]\n\
+         [lan]\nbackend = \"{lan}\"\ninterfaces = [\"{LAN}\"]\n\
          [lanes]\ncrypto = \"{crypto}\"\n{count}\
          [[peer]]\nname = \"site-{other}\"\npublic_key = \"{}\"\nallowed_ips = [\"10.81.0.{other}/32\", \"10.81.{other}.0/24\"]\n\
          {endpoint}",
@@ -223,13 +229,18 @@ mod tests {
     #[test]
     fn both_configurations_are_good_ones() {
         let keys = keys().expect("randomness");
-        for wan in [WanBackend::Auto, WanBackend::Xdp, WanBackend::Udp] {
-            let options =
-                Options { wan, duration: Duration::from_secs(1), streams: 1, lanes: Some(2), crypto: Crypto::Ring };
+        for (wan, lan) in [
+            (WanBackend::Auto, LanBackend::Auto),
+            (WanBackend::Xdp, LanBackend::Xdp),
+            (WanBackend::Udp, LanBackend::Tun),
+        ] {
+            let duration = Duration::from_secs(1);
+            let options = Options { wan, lan, duration, streams: 1, lanes: Some(2), crypto: Crypto::Ring };
             for (role, name) in [(Role::A, "lbd-1234567-a"), (Role::B, "lbd-1234567-b")] {
                 let text = configuration(role, name, &keys, &options);
                 let settings = parse(&text, Format::Toml).and_then(|draft| draft.check(None)).expect("good");
                 assert_eq!((settings.interface.as_str(), settings.wan.backend), (name, wan));
+                assert_eq!((settings.lan.backend, settings.lan.interfaces), (lan, vec![LAN.to_owned()]));
                 assert_eq!((settings.lanes, settings.crypto), (Some(2), Crypto::Ring));
                 assert_eq!(settings.peers[0].endpoint.is_some(), role == Role::A);
             }

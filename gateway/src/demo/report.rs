@@ -38,6 +38,7 @@ pub(crate) struct Report {
     xdp_copy_mode: Option<String>,
     xdp_queues: Option<u32>,
     lan_backend: String,
+    lan_reason: String,
     lan_tso: bool,
     lan_uso: bool,
     lanes: usize,
@@ -63,6 +64,9 @@ pub(crate) struct Report {
     wan_socket_data_packets: u64,
     /// Share of the data packets received that came through the rings, of one hundred.
     wan_xdp_percent: f64,
+    lan_packets: u64,
+    /// Share of the lan's packets, in and out, that went by rings, of one hundred.
+    lan_xdp_percent: f64,
     drops_gateway_a: BTreeMap<String, u64>,
     drops_gateway_b: BTreeMap<String, u64>,
 }
@@ -75,6 +79,9 @@ impl Report {
         let verdicts = statuses.iter().filter_map(|status| status.xdp_verdicts.get(redirected)).sum();
         let rings = counter(statuses, "wan_xdp_rx_packets");
         let socket = counter(statuses, "wan_socket_rx_packets");
+        let both = |rx, tx| counter(statuses, rx) + counter(statuses, tx);
+        let lan = both("lan_rx_packets", "lan_tx_packets");
+        let lan_rings = both("lan_xdp_rx_packets", "lan_xdp_tx_packets");
         let seconds = figures.udp.window.as_secs_f64().max(1e-9);
         let handshake = |status: &Status| status.peers.iter().find_map(|peer| peer.handshake_ms);
         Self {
@@ -87,6 +94,7 @@ impl Report {
             xdp_copy_mode: bound.map(|interface| interface.copy_mode.clone()),
             xdp_queues: bound.map(|interface| interface.queues),
             lan_backend: a.lan.backend.clone(),
+            lan_reason: a.lan.reason.clone(),
             lan_tso: a.lan.tso,
             lan_uso: a.lan.uso,
             lanes: a.lanes.len(),
@@ -111,6 +119,8 @@ impl Report {
             wan_xdp_data_packets: rings,
             wan_socket_data_packets: socket,
             wan_xdp_percent: round(rings as f64 * 100.0 / (rings + socket).max(1) as f64, 3),
+            lan_packets: lan,
+            lan_xdp_percent: round(lan_rings as f64 * 100.0 / lan.max(1) as f64, 3),
             drops_gateway_a: a.drops.clone(),
             drops_gateway_b: b.drops.clone(),
         }
@@ -127,7 +137,14 @@ impl Report {
             _ => String::new(),
         };
         line("wan", format!("{}{bound}: {}", self.wan_backend, self.wan_reason));
-        line("lan", format!("{} (TSO {}, USO {})", self.lan_backend, on(self.lan_tso), on(self.lan_uso)));
+        let offloads = format!("TSO {}, USO {}", on(self.lan_tso), on(self.lan_uso));
+        line(
+            "lan",
+            match self.lan_backend.as_str() {
+                "tun" => format!("tun ({offloads}): {}", self.lan_reason),
+                rings => format!("{rings} beside tun ({offloads}): {}", self.lan_reason),
+            },
+        );
         line("machine", format!("{} CPUs, kernel {}, {} lanes a gateway", self.cpus, self.kernel, self.lanes));
         line("crypto", self.crypto_engine.clone());
         line("handshake", self.handshake_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms:.2} ms")));
@@ -153,6 +170,7 @@ impl Report {
                 self.wan_xdp_data_packets, self.wan_socket_data_packets, self.wan_xdp_percent
             ),
         );
+        line("lan packets", format!("{} ({:.2} % XDP)", self.lan_packets, self.lan_xdp_percent));
         for (name, drops) in [("drops a", &self.drops_gateway_a), ("drops b", &self.drops_gateway_b)] {
             let shown: Vec<String> =
                 drops.iter().filter(|(_, n)| **n > 0).map(|(reason, n)| format!("{reason} {n}")).collect();

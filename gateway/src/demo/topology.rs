@@ -9,7 +9,9 @@
 
 use std::net::Ipv4Addr;
 
+use anyhow::Context as _;
 use ipnet::{IpNet, Ipv4Net};
+use landbridge_xsk::offloads;
 
 use crate::lab::links;
 use crate::lab::namespace::Namespace;
@@ -29,7 +31,8 @@ const LAN_A: Ipv4Addr = Ipv4Addr::new(10, 81, 1, 1);
 const LAN_B: Ipv4Addr = Ipv4Addr::new(10, 81, 2, 1);
 /// The wan interface of either gateway.
 pub(super) const WAN: &str = "wan";
-const LAN: &str = "lan";
+/// The lan interface of either gateway and host.
+pub(super) const LAN: &str = "lan";
 const PREFIX_LEN: u8 = 24;
 /// What fits a tunnel over links of 1500 bytes: the hosts need not discover it first.
 const LAN_MTU: u32 = 1420;
@@ -69,6 +72,15 @@ impl Topology {
         links::route(host_a, net(Ipv4Addr::UNSPECIFIED, 0)?, LAN_A.into())?;
         links::route(host_b, net(Ipv4Addr::UNSPECIFIED, 0)?, LAN_B.into())?;
         Ok(topology)
+    }
+
+    /// Has the hosts' kernels finish packets themselves: rings of the lan see what a wire would carry.
+    pub(super) fn finish_packets(&self) -> anyhow::Result<()> {
+        [&self.host_a, &self.host_b].into_iter().try_for_each(|host| {
+            host.run(|| {
+                offloads::finish_transmitted(LAN).context("the offloads of a host's link cannot be switched off")
+            })
+        })
     }
 
     /// Joins the sites by plain routes, without any gateway program: the ceiling of the links.

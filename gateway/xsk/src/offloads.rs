@@ -1,5 +1,5 @@
-//! One offload of an interface that tools need to switch: generic receive offload, which on a veth decides whether frames of
-//! XDP programs are accepted from its peer.
+//! Offloads of an interface that tools need to switch: generic receive offload, which on a veth decides whether frames of
+//! XDP programs are accepted from its peer, and those by which a host hands unfinished packets to a virtual link.
 //!
 //! Enters: an interface's name in the namespace of the calling thread. Leaves: the offload, switched. Never does: touch another
 //! setting.
@@ -16,6 +16,9 @@ use crate::error::at;
 const ETHTOOL_GGRO: u32 = 0x2b;
 /// linux/ethtool.h: switches it.
 const ETHTOOL_SGRO: u32 = 0x2c;
+
+/// linux/ethtool.h: switch transmit checksums, TCP segmentation and generic segmentation.
+const ETHTOOL_TRANSMIT: [u32; 3] = [0x17, 0x1f, 0x24];
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -36,6 +39,18 @@ pub fn switch_generic_receive(interface: &str, on: bool) -> io::Result<bool> {
         ethtool(&socket, interface, ETHTOOL_SGRO, wanted).map_err(|error| at("switching an offload", error))?;
     }
     Ok(was)
+}
+
+/// Has the kernel finish packets before it hands them to an interface, as it does for a card that offloads nothing: whoever
+/// reads them at the other end of a virtual link past the kernel finds right checksums and no super-packets.
+///
+/// # Errors
+/// As [`switch_generic_receive`].
+pub fn finish_transmitted(interface: &str) -> io::Result<()> {
+    let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    ETHTOOL_TRANSMIT.into_iter().try_for_each(|command| {
+        ethtool(&socket, interface, command, 0).map(drop).map_err(|error| at("switching an offload off", error))
+    })
 }
 
 fn ethtool(socket: &OwnedFd, interface: &str, command: u32, data: u32) -> io::Result<u32> {
