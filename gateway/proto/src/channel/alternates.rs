@@ -25,6 +25,18 @@ pub struct Alternates {
 }
 
 impl Alternates {
+    /// These ports, with counts of their own: for tests and benches of lanes.
+    #[must_use]
+    pub fn at(places: Vec<(SocketAddr, u8)>) -> Self {
+        Self { places, received: Arc::default() }
+    }
+
+    /// Packets that came from the port at a place.
+    #[must_use]
+    pub fn received(&self, slot: u8) -> u64 {
+        self.received.get(usize::from(slot)).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// The place of a port, when it is one of the peer's.
     #[inline]
     #[must_use]

@@ -26,6 +26,18 @@ pub struct Spread {
 }
 
 impl Spread {
+    /// The main port and those at these places, with counts of their own: for tests and benches of lanes.
+    #[must_use]
+    pub fn over(beside: &[u8]) -> Self {
+        Self::new(beside, Arc::default())
+    }
+
+    /// Packets sent from the port at a place.
+    #[must_use]
+    pub fn sent(&self, slot: u8) -> u64 {
+        self.sent.get(usize::from(slot)).map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
     /// The main port and these beside it.
     pub(crate) fn new(beside: &[u8], sent: SlotCounts) -> Self {
         let best = |bucket: usize| {
@@ -72,16 +84,12 @@ const fn weight(bucket: u32, slot: u8) -> u32 {
 mod tests {
     use super::*;
 
-    fn spread(beside: &[u8]) -> Spread {
-        Spread::new(beside, Arc::default())
-    }
-
     #[test]
     fn a_port_that_comes_or_goes_moves_no_flow_but_its_own() {
         for gone in 1..=8_u8 {
             let all: Vec<u8> = (1..=8).collect();
             let rest: Vec<u8> = all.iter().copied().filter(|slot| *slot != gone).collect();
-            let (before, after) = (spread(&all), spread(&rest));
+            let (before, after) = (Spread::over(&all), Spread::over(&rest));
             for flow in (0..BUCKETS as u32).map(|bucket| bucket << 24) {
                 let had = before.slot_of(flow);
                 assert!(had == after.slot_of(flow) || had == gone);
@@ -92,7 +100,7 @@ mod tests {
     #[test]
     fn every_port_gets_a_fair_share_of_flows() {
         for ports in 1..=SOURCE_PORTS_MAX as u8 {
-            let spread = spread(&(1..=ports).collect::<Vec<_>>());
+            let spread = Spread::over(&(1..=ports).collect::<Vec<_>>());
             let fair = BUCKETS / (usize::from(ports) + 1);
             for slot in 0..=ports {
                 let share = spread.slots.iter().filter(|s| **s == slot).count();
@@ -103,6 +111,6 @@ mod tests {
 
     #[test]
     fn without_ports_beside_it_all_flows_take_the_main_one() {
-        assert_eq!(spread(&[]).slots(), [0]);
+        assert_eq!(Spread::over(&[]).slots(), [0]);
     }
 }

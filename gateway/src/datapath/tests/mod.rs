@@ -2,6 +2,7 @@
 //! bends as it likes.
 
 mod bad_input;
+mod channel;
 mod failing;
 mod gateways;
 mod stealing;
