@@ -16,6 +16,10 @@ mod engine;
 #[cfg(target_arch = "x86_64")]
 mod multibuffer;
 #[cfg(target_arch = "x86_64")]
+mod schedule;
+#[cfg(target_arch = "x86_64")]
+mod texts;
+#[cfg(target_arch = "x86_64")]
 mod wipe;
 
 pub use engine::{Engine, EngineUnavailable, select};

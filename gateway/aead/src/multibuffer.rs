@@ -8,8 +8,16 @@
 //! 2. Cut the order where the key changes and after [`BATCH`] packets.
 //! 3. A batch that is too small for its length goes to `ring`; so does a packet shorter than a tag.
 
-use crate::avx512::{BATCH, Lane};
+use crate::avx512::BATCH;
 use crate::{Packet, TAG_LEN, avx512};
+
+/// A packet of a batch: `len` bytes of text at `text`, its tag right behind.
+#[derive(Clone, Copy)]
+pub(crate) struct Lane {
+    pub(crate) text: *mut u8,
+    pub(crate) len: usize,
+    pub(crate) counter: u64,
+}
 
 /// Most packets that are sorted together.
 const SORTED: usize = 64;

@@ -5,14 +5,19 @@
 
 use core::arch::x86_64::*;
 
-use super::schedule::{ABREAST, Places};
 use super::transpose::transpose_16;
-use super::{BLOCK, Lane, byte_mask};
+use super::{ABREAST, BATCH, byte_mask};
+use crate::multibuffer::Lane;
+use crate::schedule::BLOCK;
 
-/// The rows of the ChaCha20 state that all packets of a key share.
+pub(super) type Places = crate::schedule::Places<ABREAST>;
+
+/// The rows of the ChaCha20 state that all packets of a key share, and the packets' counters.
 pub(super) struct Cipher {
     constants: [__m512i; 4],
     key: [__m512i; 8],
+    /// Low and high words, by packet.
+    counters: [__m512i; 2],
 }
 
 /// Four quarter rounds side by side, instruction by instruction: each alone is one chain of dependent steps.
@@ -36,8 +41,18 @@ macro_rules! quarter_rounds {
 impl Cipher {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn new(key: &[u32; 8]) -> Self {
-        let mut cipher = Self { constants: [_mm512_setzero_si512(); 4], key: [_mm512_setzero_si512(); 8] };
+    pub(super) fn new(key: &[u32; 8], lanes: &[Lane]) -> Self {
+        let mut counters = [[0_u32; BATCH]; 2];
+        for (i, lane) in lanes.iter().enumerate() {
+            counters[0][i] = lane.counter as u32;
+            counters[1][i] = (lane.counter >> 32) as u32;
+        }
+        // SAFETY: each array is the size of a register.
+        let counters = unsafe {
+            [_mm512_loadu_si512(counters[0].as_ptr().cast()), _mm512_loadu_si512(counters[1].as_ptr().cast())]
+        };
+        let zero = _mm512_setzero_si512();
+        let mut cipher = Self { constants: [zero; 4], key: [zero; 8], counters };
         // "expand 32-byte k", RFC 8439 section 2.3.
         for (row, word) in cipher.constants.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
             *row = _mm512_set1_epi32(word);
@@ -54,9 +69,17 @@ impl Cipher {
     pub(super) fn columns(&self, places: &Places) -> [__m512i; 16] {
         let [c0, c1, c2, c3] = self.constants;
         let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
-        let [low, high] = places.counter;
+        // SAFETY: the arrays are the size of the registers.
+        let (packet, block) = unsafe {
+            (
+                _mm512_cvtepu8_epi32(_mm_loadu_si128(places.packets.as_ptr().cast())),
+                _mm512_loadu_si512(places.blocks.as_ptr().cast()),
+            )
+        };
+        let low = _mm512_permutexvar_epi32(packet, self.counters[0]);
+        let high = _mm512_permutexvar_epi32(packet, self.counters[1]);
         let zero = _mm512_setzero_si512();
-        let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, places.block, zero, low, high];
+        let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, block, zero, low, high];
         let mut x = start;
         for _ in 0..10 {
             quarter_rounds!(x, [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]);

@@ -11,27 +11,23 @@
 
 mod chacha20;
 mod poly1305;
-mod schedule;
 mod transpose;
 
 use core::arch::x86_64::*;
 
-use chacha20::{Cipher, apply_part, apply_whole};
+use crate::multibuffer::Lane;
+use crate::schedule::BLOCK;
+use chacha20::{Cipher, Places, apply_part, apply_whole};
 use poly1305::{OneTimeKeys, tags};
-use schedule::{ABREAST, Places, Schedule};
+
+type Schedule<'a> = crate::schedule::Schedule<'a, ABREAST, { 2 * ABREAST }>;
 
 /// Packets per batch.
 pub(crate) const BATCH: usize = 16;
+/// ChaCha20 blocks computed at once.
+const ABREAST: usize = 16;
+/// Packets that Poly1305 has side by side.
 const LANES: usize = 8;
-const BLOCK: usize = 64;
-
-/// A packet of a batch: `len` bytes of text at `text`, its tag right behind.
-#[derive(Clone, Copy)]
-pub(crate) struct Lane {
-    pub(crate) text: *mut u8,
-    pub(crate) len: usize,
-    pub(crate) counter: u64,
-}
 
 /// Whether this CPU has what the engine needs.
 pub(crate) fn is_supported() -> bool {
@@ -49,7 +45,7 @@ pub(crate) fn is_supported() -> bool {
 /// no two lanes overlap, and nothing else accesses them meanwhile. Lanes are sorted by length, longest first.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
 pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
-    let cipher = Cipher::new(key);
+    let cipher = Cipher::new(key, lanes);
     let mut schedule = Schedule::new(lanes, 0);
     let places = schedule.take();
     let columns = cipher.columns(&places);
@@ -78,7 +74,7 @@ pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
 /// As for [`seal`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
 pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
-    let cipher = Cipher::new(key);
+    let cipher = Cipher::new(key, lanes);
     let mut schedule = Schedule::new(lanes, 0);
     let places = schedule.take();
     let columns = cipher.columns(&places);
@@ -110,8 +106,9 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
             right[count] = *lane;
             count += usize::from(authentic & (1 << i) != 0);
         }
+        let right = &right[..count];
         // SAFETY: as above.
-        unsafe { apply_rest(&cipher, Schedule::new(&right[..count], 1), &right[..count]) };
+        unsafe { apply_rest(&Cipher::new(key, right), Schedule::new(right, 1), right) };
     }
     authentic
 }

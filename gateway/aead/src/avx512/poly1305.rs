@@ -5,15 +5,15 @@
 use core::arch::x86_64::*;
 
 use super::transpose::transpose_8;
-use super::{BLOCK, LANES, Lane, byte_mask};
-use crate::TAG_LEN;
+use super::{LANES, byte_mask};
+use crate::multibuffer::Lane;
+use crate::schedule::BLOCK;
+use crate::texts::{STEP, Texts};
 
 const MASK_44: i64 = (1 << 44) - 1;
 const MASK_42: i64 = (1 << 42) - 1;
 /// Bit 128 of a block, in its top limb.
 const TOP_BIT: i64 = 1 << 40;
-/// Blocks that one step absorbs: a register's worth of text.
-const STEP: usize = BLOCK / TAG_LEN;
 
 /// The one-time keys of eight packets, as 64-bit words by columns.
 #[derive(Clone, Copy)]
@@ -118,125 +118,53 @@ fn sum(a: Number, b: Number) -> Number {
     [_mm512_add_epi64(a[0], b[0]), _mm512_add_epi64(a[1], b[1]), _mm512_add_epi64(a[2], b[2])]
 }
 
-/// Eight texts, their blocks aligned at the end: the last step of every lane is its packet's last one, and a shorter
-/// packet begins later, after steps of nothing. The block with the length comes behind the steps.
-struct Texts {
-    /// Where step 0 would begin.
-    start: [*const u8; LANES],
-    lens: [usize; LANES],
-    len: __m512i,
-    steps: usize,
-    /// The first steps, in which some lane has less than four blocks.
-    ragged: usize,
-    /// Behind these, some lane's last block is not full.
-    whole: usize,
-    /// Blocks at the start of step 0 that no lane has.
-    absent: usize,
+/// The words of a whole step, by columns.
+///
+/// # Safety
+/// The step is whole; the texts may be read.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn columns(texts: &Texts<LANES>, step: usize) -> [__m512i; LANES] {
+    let mut rows = [_mm512_setzero_si512(); LANES];
+    for (lane, row) in rows.iter_mut().enumerate() {
+        // SAFETY: all 64 bytes lie in the packet's text.
+        *row = unsafe { _mm512_loadu_si512(texts.at(lane, step).cast()) };
+    }
+    transpose_8(&rows)
 }
 
-const fn blocks_of(len: usize) -> usize {
-    len.div_ceil(TAG_LEN)
+/// The words of any step, by columns: zeros before a packet's first byte and behind its last one.
+///
+/// # Safety
+/// The texts may be read.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn columns_of_part(texts: &Texts<LANES>, step: usize) -> [__m512i; LANES] {
+    let mut rows = [_mm512_setzero_si512(); LANES];
+    for (lane, row) in rows.iter_mut().enumerate() {
+        let (from, to) = texts.bytes(lane, step);
+        // SAFETY: masked-off bytes are not read; the others lie in the packet's text.
+        *row = unsafe { _mm512_maskz_loadu_epi8(byte_mask(to) & !byte_mask(from), texts.at(lane, step).cast()) };
+    }
+    transpose_8(&rows)
 }
 
-impl Texts {
-    /// Texts whose steps are counted as if `longest` were among them.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn new(lanes: &[Lane], longest: usize) -> Self {
-        let steps = longest.div_ceil(BLOCK);
-        let mut texts = Self {
-            start: [core::ptr::null(); LANES],
-            lens: [0; LANES],
-            len: _mm512_setzero_si512(),
-            steps,
-            ragged: 0,
-            whole: steps,
-            absent: steps * STEP - blocks_of(longest),
-        };
-        for i in 0..LANES {
-            // Lanes without a packet repeat the first one; their result is not looked at.
-            let lane = lanes[if i < lanes.len() { i } else { 0 }];
-            texts.lens[i] = lane.len;
-            texts.start[i] =
-                lane.text.wrapping_add(blocks_of(lane.len) * TAG_LEN).wrapping_sub(steps * BLOCK).cast_const();
-            texts.ragged = texts.ragged.max(steps - blocks_of(lane.len) / STEP);
-            if !lane.len.is_multiple_of(TAG_LEN) {
-                texts.whole = steps - 1;
-            }
-        }
-        // SAFETY: the array is the size of a register, and usize has 64 bits on x86_64.
-        texts.len = unsafe { _mm512_loadu_si512(texts.lens.as_ptr().cast()) };
-        texts
+/// The limbs of any step's blocks.
+///
+/// # Safety
+/// The texts may be read.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
+unsafe fn blocks(texts: &Texts<LANES>, len: __m512i, step: usize) -> [Number; STEP] {
+    let mut blocks = [[_mm512_setzero_si512(); 3]; STEP];
+    // SAFETY: the caller vouches for the texts.
+    let columns = unsafe { if texts.is_whole(step) { columns(texts, step) } else { columns_of_part(texts, step) } };
+    for (index, block) in blocks.iter_mut().enumerate() {
+        *block = limbs(columns[2 * index], columns[2 * index + 1]);
+        let there = _mm512_cmpgt_epi64_mask(len, _mm512_set1_epi64(texts.behind(step, index) as i64));
+        block[2] = _mm512_or_si512(block[2], _mm512_maskz_set1_epi64(there, TOP_BIT));
     }
-
-    /// Whether every lane has four full blocks in a step.
-    #[inline(always)]
-    fn is_whole(&self, step: usize) -> bool {
-        step >= self.ragged && step < self.whole
-    }
-
-    /// The words of a whole step, by columns.
-    ///
-    /// # Safety
-    /// The step is whole; the texts may be read.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn columns(&self, step: usize) -> [__m512i; LANES] {
-        let mut rows = [_mm512_setzero_si512(); LANES];
-        for (row, start) in rows.iter_mut().zip(&self.start) {
-            // SAFETY: all 64 bytes lie in the packet's text.
-            *row = unsafe { _mm512_loadu_si512(start.wrapping_add(step * BLOCK).cast()) };
-        }
-        transpose_8(&rows)
-    }
-
-    /// The words of any step, by columns: zeros before a packet's first byte and behind its last one.
-    ///
-    /// # Safety
-    /// The texts may be read.
-    #[inline(never)]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn columns_of_part(&self, step: usize) -> [__m512i; LANES] {
-        let mut rows = [_mm512_setzero_si512(); LANES];
-        // Bytes from this step's start to the end of a packet's last block.
-        let ahead = (self.steps - step) * BLOCK;
-        for (row, (len, start)) in rows.iter_mut().zip(self.lens.iter().zip(&self.start)) {
-            let whole = blocks_of(*len) * TAG_LEN;
-            let before = byte_mask(ahead.saturating_sub(whole));
-            let within = byte_mask((len + ahead).saturating_sub(whole));
-            let at = start.wrapping_add(step * BLOCK);
-            // SAFETY: masked-off bytes are not read; the others lie in the packet's text.
-            *row = unsafe { _mm512_maskz_loadu_epi8(within & !before, at.cast()) };
-        }
-        transpose_8(&rows)
-    }
-
-    /// Bit 128 of block `index` of a step, in the lanes that have the block.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn top_bit(&self, step: usize, index: usize) -> __m512i {
-        // A packet has the block where it has more bytes than lie behind the block's end.
-        let behind = ((self.steps - step) * STEP - index - 1) * TAG_LEN;
-        let there = _mm512_cmpgt_epi64_mask(self.len, _mm512_set1_epi64(behind as i64));
-        _mm512_maskz_set1_epi64(there, TOP_BIT)
-    }
-
-    /// The limbs of any step's blocks.
-    ///
-    /// # Safety
-    /// The texts may be read.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2")]
-    unsafe fn blocks(&self, step: usize) -> [Number; STEP] {
-        let mut blocks = [[_mm512_setzero_si512(); 3]; STEP];
-        // SAFETY: the caller vouches for the texts.
-        let columns = unsafe { if self.is_whole(step) { self.columns(step) } else { self.columns_of_part(step) } };
-        for (index, block) in blocks.iter_mut().enumerate() {
-            *block = limbs(columns[2 * index], columns[2 * index + 1]);
-            block[2] = _mm512_or_si512(block[2], self.top_bit(step, index));
-        }
-        blocks
-    }
+    blocks
 }
 
 /// A computation on up to eight packets.
@@ -244,7 +172,9 @@ pub(super) struct Poly1305 {
     r: Number,
     pad: [__m512i; 2],
     h: Number,
-    texts: Texts,
+    texts: Texts<LANES>,
+    /// The texts' lengths.
+    len: __m512i,
 }
 
 /// The tags of a batch, as 64-bit words by columns. Lanes are sorted by length, longest first.
@@ -290,15 +220,15 @@ unsafe fn absorb_singly<const N: usize>(polys: [&mut Poly1305; N]) {
         *factor = Factor::new(poly.r);
     }
     for step in 0..polys[0].texts.steps {
-        let mut blocks = [[[_mm512_setzero_si512(); 3]; STEP]; N];
-        for (blocks, poly) in blocks.iter_mut().zip(&polys) {
+        let mut parts = [[[_mm512_setzero_si512(); 3]; STEP]; N];
+        for (parts, poly) in parts.iter_mut().zip(&polys) {
             // SAFETY: the caller vouches for the texts.
-            *blocks = unsafe { poly.texts.blocks(step) };
+            *parts = unsafe { blocks(&poly.texts, poly.len, step) };
         }
         let mut index = if step == 0 { polys[0].texts.absent } else { 0 };
         while index < STEP {
             for n in 0..N {
-                polys[n].h = product(sum(polys[n].h, blocks[n][index]), &factors[n]);
+                polys[n].h = product(sum(polys[n].h, parts[n][index]), &factors[n]);
             }
             index += 1;
         }
@@ -317,7 +247,10 @@ impl Poly1305 {
             _mm512_and_si512(keys.r[0], _mm512_set1_epi64(0x0fff_fffc_0fff_ffff)),
             _mm512_and_si512(keys.r[1], _mm512_set1_epi64(0x0fff_fffc_0fff_fffc)),
         );
-        Self { r, pad: keys.pad, h: [_mm512_setzero_si512(); 3], texts: Texts::new(lanes, longest) }
+        let texts = Texts::new(lanes, longest);
+        // SAFETY: the array is the size of a register.
+        let len = unsafe { _mm512_loadu_si512(texts.lens.as_ptr().cast()) };
+        Self { r, pad: keys.pad, h: [_mm512_setzero_si512(); 3], texts, len }
     }
 
     /// Absorbs all text.
@@ -357,7 +290,7 @@ impl Poly1305 {
         for step in ragged..self.texts.whole {
             let mut blocks = [[_mm512_setzero_si512(); 3]; STEP];
             // SAFETY: as above; the step is whole.
-            let columns = unsafe { self.texts.columns(step) };
+            let columns = unsafe { columns(&self.texts, step) };
             for (index, block) in blocks.iter_mut().enumerate() {
                 *block = limbs(columns[2 * index], columns[2 * index + 1]);
                 block[2] = _mm512_or_si512(block[2], top);
@@ -379,7 +312,7 @@ impl Poly1305 {
     unsafe fn absorb_parts(&mut self, factors: &[Factor; STEP], steps: core::ops::Range<usize>) {
         for step in steps {
             // SAFETY: the caller vouches for the texts.
-            let blocks = unsafe { self.texts.blocks(step) };
+            let blocks = unsafe { blocks(&self.texts, self.len, step) };
             self.h = four_products(self.h, &blocks, factors);
         }
     }
@@ -388,7 +321,7 @@ impl Poly1305 {
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
     fn absorb_length(&mut self, r: &Factor) {
-        let mut block = limbs(_mm512_setzero_si512(), self.texts.len);
+        let mut block = limbs(_mm512_setzero_si512(), self.len);
         block[2] = _mm512_or_si512(block[2], _mm512_set1_epi64(TOP_BIT));
         self.h = product(sum(self.h, block), r);
     }
