@@ -18,6 +18,9 @@ const BATCH: usize = 16;
 
 fn engines() -> Vec<(&'static str, Tags)> {
     let mut engines: Vec<(&'static str, Tags)> = Vec::new();
+    if crate::avx2::is_supported() {
+        engines.push(("avx2", crate::avx2::tags_of));
+    }
     if crate::avx512::is_supported() {
         engines.push(("avx512", crate::avx512::tags_of));
     }

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+#[cfg(target_arch = "x86_64")]
+use crate::multibuffer::{self, Kernel};
 use crate::{Key, Packet, TAG_LEN};
 
 /// An implementation of ChaCha20-Poly1305 over bursts.
@@ -12,6 +14,8 @@ use crate::{Key, Packet, TAG_LEN};
 pub enum Engine {
     /// `ring`, packet by packet: the reference.
     Ring,
+    /// Eight packets at once, AVX2.
+    Avx2,
     /// Sixteen packets at once, AVX-512 with IFMA.
     Avx512,
 }
@@ -19,7 +23,7 @@ pub enum Engine {
 /// Why an engine cannot be used here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineUnavailable {
-    /// The CPU lacks AVX-512 F, BW, VL or IFMA.
+    /// The CPU lacks AVX2, or one of AVX-512 F, BW, VL, IFMA and VBMI2.
     Cpu,
     /// It disagreed with `ring` on the self-test.
     SelfTest,
@@ -28,7 +32,7 @@ pub enum EngineUnavailable {
 impl core::fmt::Display for EngineUnavailable {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::Cpu => "the CPU lacks AVX-512 with IFMA",
+            Self::Cpu => "the CPU lacks the instructions",
             Self::SelfTest => "the engine disagreed with ring on the self-test at start",
         })
     }
@@ -58,7 +62,7 @@ pub fn select(engine: Engine) -> Result<(), EngineUnavailable> {
 
 impl Engine {
     /// Every engine, slowest first.
-    pub const ALL: [Self; 2] = [Self::Ring, Self::Avx512];
+    pub const ALL: [Self; 3] = [Self::Ring, Self::Avx2, Self::Avx512];
 
     /// The engines that work here, slowest first; each ran its self-test just now.
     pub fn available() -> impl Iterator<Item = Self> {
@@ -77,7 +81,8 @@ impl Engine {
     pub fn in_use() -> Self {
         match IN_USE.load(Ordering::Relaxed) {
             1 => Self::Ring,
-            2 => Self::Avx512,
+            2 => Self::Avx2,
+            3 => Self::Avx512,
             _ => {
                 let best = Self::best();
                 // A choice that another thread made in the meantime stands.
@@ -92,6 +97,7 @@ impl Engine {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
+            Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
         }
     }
@@ -99,8 +105,21 @@ impl Engine {
     const fn code(self) -> u8 {
         match self {
             Self::Ring => 1,
-            Self::Avx512 => 2,
+            Self::Avx2 => 2,
+            Self::Avx512 => 3,
         }
+    }
+
+    /// What the engine runs beside `ring`, if the CPU can run it.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn kernel(self) -> Option<&'static Kernel> {
+        let kernel = match self {
+            Self::Ring => return None,
+            Self::Avx2 => &multibuffer::AVX2,
+            Self::Avx512 => &multibuffer::AVX512,
+        };
+        (kernel.is_supported)().then_some(kernel)
     }
 
     /// Whether the CPU has what it needs and it agrees with `ring`.
@@ -108,50 +127,46 @@ impl Engine {
     /// # Errors
     /// Why not.
     pub fn check(self) -> Result<(), EngineUnavailable> {
-        match self {
-            Self::Ring => Ok(()),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if crate::avx512::is_supported() => {
-                if agrees_with_ring(crate::multibuffer::seal_burst, crate::multibuffer::open_burst) {
-                    Ok(())
-                } else {
-                    Err(EngineUnavailable::SelfTest)
-                }
-            }
-            Self::Avx512 => Err(EngineUnavailable::Cpu),
+        if self == Self::Ring {
+            return Ok(());
         }
+        #[cfg(target_arch = "x86_64")]
+        if self.kernel().is_some() {
+            return if agrees_with_ring(self) { Ok(()) } else { Err(EngineUnavailable::SelfTest) };
+        }
+        Err(EngineUnavailable::Cpu)
     }
 
     /// Seals a burst with this engine; [`Engine::check`] must have found it usable, else `ring` does it.
     pub fn seal_burst(self, burst: &mut [Packet<'_>]) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if crate::avx512::is_supported() => crate::multibuffer::seal_burst(burst),
-            Self::Ring | Self::Avx512 => {
-                for packet in burst {
-                    packet.key.seal(packet.counter, packet.bytes);
-                }
-            }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = self.kernel() {
+            // SAFETY: the kernel is supported.
+            unsafe { kernel.seal_burst(burst) };
+            return;
+        }
+        for packet in burst {
+            packet.key.seal(packet.counter, packet.bytes);
         }
     }
 
     /// Opens a burst with this engine, in the same terms.
     pub fn open_burst(self, burst: &mut [Packet<'_>]) {
-        match self {
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if crate::avx512::is_supported() => crate::multibuffer::open_burst(burst),
-            Self::Ring | Self::Avx512 => {
-                for packet in burst {
-                    packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
-                }
-            }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = self.kernel() {
+            // SAFETY: the kernel is supported.
+            unsafe { kernel.open_burst(burst) };
+            return;
+        }
+        for packet in burst {
+            packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
         }
     }
 }
 
 /// Seals and opens a burst of mixed lengths with the engine and packet by packet with `ring`.
 #[cfg(target_arch = "x86_64")]
-fn agrees_with_ring(seal: fn(&mut [Packet<'_>]), open: fn(&mut [Packet<'_>])) -> bool {
+fn agrees_with_ring(engine: Engine) -> bool {
     const LENGTHS: [usize; 20] =
         [0, 1, 15, 16, 17, 48, 63, 64, 65, 80, 127, 128, 200, 512, 575, 1024, 1279, 1420, 33, 96];
     let key = Key::new(&core::array::from_fn(|i| (i as u8).wrapping_mul(37) ^ 0x5a));
@@ -162,14 +177,14 @@ fn agrees_with_ring(seal: fn(&mut [Packet<'_>]), open: fn(&mut [Packet<'_>])) ->
         key.seal(counter(i), packet);
     }
     let mut sealed = plain.clone();
-    seal(&mut burst_of(&key, &mut sealed, counter));
+    engine.seal_burst(&mut burst_of(&key, &mut sealed, counter));
     if sealed != reference {
         return false;
     }
     let forged = 7;
     sealed[forged][3] ^= 0x80;
     let mut burst = burst_of(&key, &mut sealed, counter);
-    open(&mut burst);
+    engine.open_burst(&mut burst);
     let verdicts_right = burst.iter().enumerate().all(|(i, packet)| packet.authentic == (i != forged));
     drop(burst);
     verdicts_right

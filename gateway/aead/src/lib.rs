@@ -9,6 +9,8 @@
 //! [`open_burst`], so their callers never learn which one runs.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod edges;

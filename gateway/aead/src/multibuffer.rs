@@ -5,11 +5,11 @@
 //! `ring`, packet by packet.
 //!
 //! 1. Sort the burst's indices by key and length, longest first.
-//! 2. Cut the order where the key changes and after [`BATCH`] packets.
-//! 3. A batch that is too small for its length goes to `ring`; so does a packet shorter than a tag.
+//! 2. Cut the order where the key changes and after a batch's worth of packets.
+//! 3. A batch that `ring` does faster goes to `ring`; so does a packet shorter than a tag, or longer than any packet.
+//! 4. Wipe what the engine left on the stack, once.
 
-use crate::avx512::BATCH;
-use crate::{Packet, TAG_LEN, avx512};
+use crate::{Packet, TAG_LEN, avx2, avx512};
 
 /// A packet of a batch: `len` bytes of text at `text`, its tag right behind.
 #[derive(Clone, Copy)]
@@ -19,86 +19,157 @@ pub(crate) struct Lane {
     pub(crate) counter: u64,
 }
 
+/// An implementation that works across the packets of a batch.
+pub(crate) struct Kernel {
+    /// Whether the CPU has what it needs.
+    pub(crate) is_supported: fn() -> bool,
+    /// Most packets of one call.
+    batch: usize,
+    seal: unsafe fn(&[u32; 8], &[Lane]),
+    open: unsafe fn(&[u32; 8], &[Lane]) -> u16,
+    cost: Cost,
+}
+
+/// What a batch costs, in units of which `ring` takes [`RING`] for a packet. Measured by the example `speed`.
+struct Cost {
+    /// Of a call.
+    call: usize,
+    /// Of a round of ChaCha20, and how many blocks are in it.
+    round: usize,
+    abreast: usize,
+    /// Of Poly1305 over 64 bytes of a group of packets, and how many packets are in it.
+    step: usize,
+    group: usize,
+}
+
+/// `ring`'s cost: of a packet, and of 64 bytes of it.
+const RING: (usize, usize) = (150, 29);
+
+/// AVX-512 with IFMA and VBMI2.
+pub(crate) static AVX512: Kernel = Kernel {
+    is_supported: avx512::is_supported,
+    batch: avx512::BATCH,
+    seal: avx512::seal,
+    open: avx512::open,
+    cost: Cost { call: 160, round: 190, abreast: 16, step: 45, group: 8 },
+};
+
+/// AVX2.
+pub(crate) static AVX2: Kernel = Kernel {
+    is_supported: avx2::is_supported,
+    batch: avx2::BATCH,
+    seal: avx2::seal,
+    open: avx2::open,
+    cost: Cost { call: 0, round: 0, abreast: 8, step: 0, group: 4 },
+};
+
+/// Most packets of a batch of any kernel.
+const BATCH: usize = 16;
+const _: () = assert!(avx512::BATCH <= BATCH && avx2::BATCH <= BATCH);
+
 /// Most packets that are sorted together.
 const SORTED: usize = 64;
 
-/// Seals a burst. The caller has found [`avx512::is_supported`] true.
-pub(crate) fn seal_burst(burst: &mut [Packet<'_>]) {
-    for part in burst.chunks_mut(SORTED) {
-        for_each_batch(part, |part, batch| {
-            if batch.len() < SMALLEST_BATCH {
-                for &at in batch {
-                    let packet = &mut part[usize::from(at)];
-                    packet.key.seal(packet.counter, packet.bytes);
+/// Longest packet that kernels take: more than any IP packet, and so short that no count of bytes or blocks overflows.
+const LONGEST: usize = 1 << 20;
+
+impl Kernel {
+    /// Seals a burst.
+    ///
+    /// # Safety
+    /// The kernel is supported.
+    pub(crate) unsafe fn seal_burst(&self, burst: &mut [Packet<'_>]) {
+        let mut ran = false;
+        for part in burst.chunks_mut(SORTED) {
+            self.for_each_batch(part, |part, batch| {
+                let Some(lanes) = self.lanes(part, batch) else {
+                    for &at in batch {
+                        let packet = &mut part[usize::from(at)];
+                        packet.key.seal(packet.counter, packet.bytes);
+                    }
+                    return;
+                };
+                ran = true;
+                // SAFETY: the engine is supported; the lanes come from distinct exclusive slices of at least TAG_LEN
+                // bytes, which are borrowed for the whole call, and are sorted.
+                unsafe { (self.seal)(&part[usize::from(batch[0])].key.words, &lanes[..batch.len()]) };
+            });
+        }
+        if ran {
+            crate::wipe::dead_stack();
+        }
+    }
+
+    /// Opens a burst.
+    ///
+    /// # Safety
+    /// The kernel is supported.
+    pub(crate) unsafe fn open_burst(&self, burst: &mut [Packet<'_>]) {
+        let mut ran = false;
+        for part in burst.chunks_mut(SORTED) {
+            self.for_each_batch(part, |part, batch| {
+                let Some(lanes) = self.lanes(part, batch) else {
+                    for &at in batch {
+                        let packet = &mut part[usize::from(at)];
+                        packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
+                    }
+                    return;
+                };
+                ran = true;
+                // SAFETY: as in `seal_burst`.
+                let authentic = unsafe { (self.open)(&part[usize::from(batch[0])].key.words, &lanes[..batch.len()]) };
+                for (i, &at) in batch.iter().enumerate() {
+                    part[usize::from(at)].authentic = authentic & (1 << i) != 0;
                 }
-                return;
-            }
-            let (lanes, count) = lanes(part, batch);
-            // SAFETY: the engine is supported; the lanes come from distinct exclusive slices of at least TAG_LEN
-            // bytes, which are borrowed for the whole call.
-            unsafe { avx512::seal(&part[usize::from(batch[0])].key.words, &lanes[..count]) };
-        });
+            });
+        }
+        if ran {
+            crate::wipe::dead_stack();
+        }
     }
-    crate::wipe::dead_stack();
-}
 
-/// Opens a burst. The caller has found [`avx512::is_supported`] true.
-pub(crate) fn open_burst(burst: &mut [Packet<'_>]) {
-    for part in burst.chunks_mut(SORTED) {
-        for_each_batch(part, |part, batch| {
-            let shortest = batch.last().map_or(0, |&at| part[usize::from(at)].bytes.len());
-            if shortest < TAG_LEN || batch.len() < SMALLEST_BATCH {
-                for &at in batch {
-                    let packet = &mut part[usize::from(at)];
-                    packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
-                }
-                return;
-            }
-            let (lanes, count) = lanes(part, batch);
-            // SAFETY: as in `seal_burst`; the shortest packet of the batch holds a tag.
-            let authentic = unsafe { avx512::open(&part[usize::from(batch[0])].key.words, &lanes[..count]) };
-            for (i, &at) in batch.iter().enumerate() {
-                part[usize::from(at)].authentic = authentic & (1 << i) != 0;
-            }
-        });
+    fn for_each_batch<'a>(&self, part: &mut [Packet<'a>], mut work: impl FnMut(&mut [Packet<'a>], &[u8])) {
+        let mut order = [0_u8; SORTED];
+        let order = &mut order[..part.len()];
+        for (i, at) in order.iter_mut().enumerate() {
+            *at = i as u8;
+        }
+        let sort_key = |at: u8| {
+            let packet = &part[usize::from(at)];
+            (core::ptr::from_ref(packet.key) as usize, core::cmp::Reverse(packet.bytes.len()))
+        };
+        if !order.is_sorted_by_key(|&at| sort_key(at)) {
+            order.sort_unstable_by_key(|&at| sort_key(at));
+        }
+        let mut rest = &*order;
+        while let Some(&first) = rest.first() {
+            let key = part[usize::from(first)].key;
+            let same = |at: &&u8| core::ptr::eq(part[usize::from(**at)].key, key);
+            let (batch, behind) = rest.split_at(rest.iter().take(self.batch).take_while(same).count());
+            work(part, batch);
+            rest = behind;
+        }
     }
-    crate::wipe::dead_stack();
-}
 
-/// How many packets a batch must have to cost less than `ring` does for them one by one, whatever their
-/// length: a batch takes as long as its lanes are deep, however many of them are filled. Measured by the
-/// example `speed`.
-const SMALLEST_BATCH: usize = 5;
-
-fn for_each_batch<'a>(part: &mut [Packet<'a>], mut work: impl FnMut(&mut [Packet<'a>], &[u8])) {
-    let mut order = [0_u8; SORTED];
-    let order = &mut order[..part.len()];
-    for (i, at) in order.iter_mut().enumerate() {
-        *at = i as u8;
-    }
-    let sort_key = |at: u8| {
-        let packet = &part[usize::from(at)];
-        (core::ptr::from_ref(packet.key) as usize, core::cmp::Reverse(packet.bytes.len()))
-    };
-    if !order.is_sorted_by_key(|&at| sort_key(at)) {
-        order.sort_unstable_by_key(|&at| sort_key(at));
-    }
-    let mut rest = &*order;
-    while let Some(&first) = rest.first() {
-        let key = part[usize::from(first)].key;
-        let same = rest.iter().take(BATCH).take_while(|&&at| core::ptr::eq(part[usize::from(at)].key, key)).count();
-        let (batch, behind) = rest.split_at(same);
-        work(part, batch);
-        rest = behind;
+    /// The packets of a batch, if the kernel can take them and is faster than `ring`.
+    fn lanes(&self, part: &mut [Packet<'_>], batch: &[u8]) -> Option<[Lane; BATCH]> {
+        let mut lanes = [Lane { text: core::ptr::null_mut(), len: 0, counter: 0 }; BATCH];
+        for (lane, &at) in lanes.iter_mut().zip(batch) {
+            let packet = &mut part[usize::from(at)];
+            let len = packet.bytes.len().checked_sub(TAG_LEN).filter(|len| *len <= LONGEST)?;
+            *lane = Lane { text: packet.bytes.as_mut_ptr(), len, counter: packet.counter };
+        }
+        self.cost.is_below_rings(&lanes[..batch.len()]).then_some(lanes)
     }
 }
 
-fn lanes(part: &mut [Packet<'_>], batch: &[u8]) -> ([Lane; BATCH], usize) {
-    let mut lanes = [Lane { text: core::ptr::null_mut(), len: 0, counter: 0 }; BATCH];
-    for (lane, &at) in lanes.iter_mut().zip(batch) {
-        let packet = &mut part[usize::from(at)];
-        let len = packet.bytes.len() - TAG_LEN;
-        *lane = Lane { text: packet.bytes.as_mut_ptr(), len, counter: packet.counter };
+impl Cost {
+    fn is_below_rings(&self, lanes: &[Lane]) -> bool {
+        let units = |lane: &Lane| lane.len.div_ceil(64);
+        let data: usize = lanes.iter().map(units).sum();
+        let rounds = (data + lanes.len()).div_ceil(self.abreast);
+        // Each group works as long as its longest packet.
+        let steps: usize = lanes.chunks(self.group).map(|group| units(&group[0]) + 1).sum();
+        self.call + rounds * self.round + steps * self.step < lanes.len() * RING.0 + data * RING.1
     }
-    (lanes, batch.len())
 }

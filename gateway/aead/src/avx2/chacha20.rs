@@ -1,0 +1,190 @@
+//! ChaCha20 (RFC 8439, section 2.3), eight blocks abreast, one 32-bit lane each.
+//!
+//! Enters: a key, and which block of which packet each lane is. Leaves: key stream by columns (register `w` holds
+//! word `w` of all eight blocks), or applied to packets. Never does: touch a packet outside its text.
+//!
+//! All arithmetic is on words of 32 bits modulo 2^32, as the specification has it.
+
+use core::arch::x86_64::*;
+
+use super::transpose::transpose_8;
+use super::{ABREAST, BATCH};
+use crate::multibuffer::Lane;
+use crate::schedule::BLOCK;
+
+pub(super) type Places = crate::schedule::Places<ABREAST>;
+
+/// What all packets of a key share, and the packets' counters.
+pub(super) struct Cipher {
+    constants: [__m256i; 4],
+    key: [__m256i; 8],
+    /// Low and high words, by packet.
+    counters: [__m256i; 2],
+}
+
+/// A rotation by whole bytes is one shuffle.
+macro_rules! rotate_bytes {
+    ($x:expr, $by:expr) => {
+        _mm256_shuffle_epi8($x, $by)
+    };
+}
+
+macro_rules! rotate {
+    ($x:expr, $by:literal, $rest:literal) => {
+        _mm256_or_si256(_mm256_slli_epi32::<$by>($x), _mm256_srli_epi32::<$rest>($x))
+    };
+}
+
+macro_rules! quarter_round {
+    ($x:ident, $by_16:ident, $by_8:ident, $a:literal, $b:literal, $c:literal, $d:literal) => {
+        $x[$a] = _mm256_add_epi32($x[$a], $x[$b]);
+        $x[$d] = rotate_bytes!(_mm256_xor_si256($x[$d], $x[$a]), $by_16);
+        $x[$c] = _mm256_add_epi32($x[$c], $x[$d]);
+        $x[$b] = _mm256_xor_si256($x[$b], $x[$c]);
+        $x[$b] = rotate!($x[$b], 12, 20);
+        $x[$a] = _mm256_add_epi32($x[$a], $x[$b]);
+        $x[$d] = rotate_bytes!(_mm256_xor_si256($x[$d], $x[$a]), $by_8);
+        $x[$c] = _mm256_add_epi32($x[$c], $x[$d]);
+        $x[$b] = _mm256_xor_si256($x[$b], $x[$c]);
+        $x[$b] = rotate!($x[$b], 7, 25);
+    };
+}
+
+impl Cipher {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new(key: &[u32; 8], lanes: &[Lane]) -> Self {
+        let mut counters = [[0_u32; BATCH]; 2];
+        for (i, lane) in lanes.iter().enumerate() {
+            counters[0][i] = lane.counter as u32;
+            counters[1][i] = (lane.counter >> 32) as u32;
+        }
+        // SAFETY: each array is the size of a register.
+        let counters = unsafe {
+            [_mm256_loadu_si256(counters[0].as_ptr().cast()), _mm256_loadu_si256(counters[1].as_ptr().cast())]
+        };
+        let zero = _mm256_setzero_si256();
+        let mut cipher = Self { constants: [zero; 4], key: [zero; 8], counters };
+        // "expand 32-byte k", RFC 8439 section 2.3.
+        for (row, word) in cipher.constants.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
+            *row = _mm256_set1_epi32(word);
+        }
+        for (row, word) in cipher.key.iter_mut().zip(key) {
+            *row = _mm256_set1_epi32(*word as i32);
+        }
+        cipher
+    }
+
+    /// Eight key stream blocks, by columns.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn columns(&self, places: &Places) -> [__m256i; 16] {
+        let [c0, c1, c2, c3] = self.constants;
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
+        // SAFETY: the arrays are the size of what is loaded.
+        let (packet, block) = unsafe {
+            (
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(places.packets.as_ptr().cast())),
+                _mm256_loadu_si256(places.blocks.as_ptr().cast()),
+            )
+        };
+        let low = _mm256_permutevar8x32_epi32(self.counters[0], packet);
+        let high = _mm256_permutevar8x32_epi32(self.counters[1], packet);
+        let zero = _mm256_setzero_si256();
+        let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, block, zero, low, high];
+        let by_16 = _mm256_broadcastsi128_si256(_mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2));
+        let by_8 = _mm256_broadcastsi128_si256(_mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3));
+        let mut x = start;
+        for _ in 0..10 {
+            quarter_round!(x, by_16, by_8, 0, 4, 8, 12);
+            quarter_round!(x, by_16, by_8, 1, 5, 9, 13);
+            quarter_round!(x, by_16, by_8, 2, 6, 10, 14);
+            quarter_round!(x, by_16, by_8, 3, 7, 11, 15);
+            quarter_round!(x, by_16, by_8, 0, 5, 10, 15);
+            quarter_round!(x, by_16, by_8, 1, 6, 11, 12);
+            quarter_round!(x, by_16, by_8, 2, 7, 8, 13);
+            quarter_round!(x, by_16, by_8, 3, 4, 9, 14);
+        }
+        for (word, start) in x.iter_mut().zip(start) {
+            *word = _mm256_add_epi32(*word, start);
+        }
+        x
+    }
+}
+
+/// Applies key stream, given by columns, to the texts of the places in use, from `first` on.
+///
+/// # Safety
+/// As for [`super::seal`]; `places` belong to `lanes`.
+#[inline(never)]
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn apply(columns: &[__m256i; 16], places: &Places, lanes: &[Lane], first: usize) {
+    if first >= places.count {
+        return;
+    }
+    let whole = first == 0 && places.are_whole();
+    let halves = [transpose_8(&columns[..8]), transpose_8(&columns[8..])];
+    if !whole {
+        for lane in 0..ABREAST {
+            if lane < first || lane >= places.count {
+                continue;
+            }
+            let (packet, offset) = places.text(lane);
+            let (text, left) = (lanes[packet].text.wrapping_add(offset), lanes[packet].len.wrapping_sub(offset));
+            // SAFETY: the place is in use: `left` bytes from `text` on are the packet's, at least one.
+            unsafe { xor_block(text, left, [halves[0][lane], halves[1][lane]]) };
+        }
+        return;
+    }
+    let mut texts = [core::ptr::null_mut::<u8>(); ABREAST];
+    for (lane, text) in texts.iter_mut().enumerate() {
+        let (packet, offset) = places.text(lane);
+        *text = lanes[packet].text.wrapping_add(offset);
+    }
+    for (half, mut rows) in halves.into_iter().enumerate() {
+        // All loads before all stores: packets whose addresses agree in their last twelve bits would make each load wait
+        // for the store before it.
+        for (row, text) in rows.iter_mut().zip(&texts) {
+            // SAFETY: the place is in use and not partial, so 64 bytes of the packet's text are there.
+            *row = _mm256_xor_si256(*row, unsafe { _mm256_loadu_si256(text.add(32 * half).cast()) });
+        }
+        for (row, text) in rows.iter().zip(&texts) {
+            // SAFETY: as for the loads.
+            unsafe { _mm256_storeu_si256(text.add(32 * half).cast(), *row) };
+        }
+    }
+}
+
+/// Applies 64 bytes of key stream to the `left` bytes at `at`, or to the first 64 of them.
+///
+/// # Safety
+/// `left` bytes at `at` may be read and written.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn xor_block(at: *mut u8, left: usize, stream: [__m256i; 2]) {
+    // SAFETY: 64 bytes are read and written in `at` only where they are the caller's, else in a buffer.
+    unsafe {
+        if left >= BLOCK {
+            xor_64(at, stream);
+        } else {
+            let mut buffer = [0_u8; BLOCK];
+            core::ptr::copy_nonoverlapping(at, buffer.as_mut_ptr(), left);
+            xor_64(buffer.as_mut_ptr(), stream);
+            core::ptr::copy_nonoverlapping(buffer.as_ptr(), at, left);
+        }
+    }
+}
+
+/// # Safety
+/// 64 bytes at `at` may be read and written.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn xor_64(at: *mut u8, stream: [__m256i; 2]) {
+    for (half, stream) in stream.into_iter().enumerate() {
+        // SAFETY: the caller vouches for 64 bytes.
+        unsafe {
+            let at = at.add(32 * half).cast();
+            _mm256_storeu_si256(at, _mm256_xor_si256(_mm256_loadu_si256(at), stream));
+        }
+    }
+}
