@@ -32,7 +32,7 @@ pub enum EngineUnavailable {
 impl core::fmt::Display for EngineUnavailable {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
-            Self::Cpu => "the CPU lacks the instructions",
+            Self::Cpu => "the CPU lacks its instructions",
             Self::SelfTest => "the engine disagreed with ring on the self-test at start",
         })
     }

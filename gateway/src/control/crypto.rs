@@ -10,7 +10,7 @@ use crate::settings::Crypto;
 use crate::status::CryptoStatus;
 
 /// Engines across packets, fastest first.
-const ACROSS_PACKETS: [Engine; 1] = [Engine::Avx512];
+const ACROSS_PACKETS: [Engine; 2] = [Engine::Avx512, Engine::Avx2];
 
 /// Chooses the engine of this process.
 ///
@@ -58,19 +58,27 @@ fn choose_with(
 mod tests {
     use super::*;
 
-    fn without_avx512(engine: Engine) -> Result<(), EngineUnavailable> {
+    fn without_vectors(engine: Engine) -> Result<(), EngineUnavailable> {
         if engine == Engine::Ring { Ok(()) } else { Err(EngineUnavailable::Cpu) }
     }
 
     #[test]
     fn auto_falls_back_saying_so_and_an_engine_asked_for_by_name_does_not() {
-        let status = choose_with(Crypto::Auto, without_avx512).expect("a fall back");
+        let status = choose_with(Crypto::Auto, without_vectors).expect("a fall back");
         assert_eq!(status.engine, "ring");
-        assert!(status.reason.contains("the CPU lacks AVX-512"), "{}", status.reason);
-        let error = choose_with(Crypto::Multibuffer, without_avx512).expect_err("no fall back").to_string();
-        assert!(error.contains("the CPU lacks AVX-512") && error.contains("\"ring\""), "{error}");
-        let status = choose_with(Crypto::Ring, without_avx512).expect("ring is always there");
+        assert!(status.reason.contains("avx512 cannot be used: the CPU lacks"), "{}", status.reason);
+        let error = choose_with(Crypto::Multibuffer, without_vectors).expect_err("no fall back").to_string();
+        assert!(error.contains("avx512 cannot be used: the CPU lacks") && error.contains("\"ring\""), "{error}");
+        let status = choose_with(Crypto::Ring, without_vectors).expect("ring is always there");
         assert_eq!((status.engine.as_str(), status.reason.as_str()), ("ring", "configured"));
+    }
+
+    #[test]
+    fn a_cpu_without_avx512_takes_avx2() {
+        let without_avx512 = |engine| if engine == Engine::Avx512 { Err(EngineUnavailable::Cpu) } else { Ok(()) };
+        for crypto in [Crypto::Auto, Crypto::Multibuffer] {
+            assert_eq!(choose_with(crypto, without_avx512).expect("avx2 works").engine, "avx2");
+        }
     }
 
     #[test]

@@ -22,11 +22,43 @@ pub(super) struct Cipher {
     counters: [__m256i; 2],
 }
 
+/// The byte order of a rotation of 32-bit words by whole bytes.
+#[repr(align(32))]
+struct Order([u8; 32]);
+
+const fn rotated_by(bytes: usize) -> Order {
+    let mut order = [0; 32];
+    let mut i = 0;
+    while i < order.len() {
+        // A shuffle takes its bytes from within each 16.
+        order[i] = ((i % 16) / 4 * 4 + (i + 4 - bytes) % 4) as u8;
+        i += 1;
+    }
+    Order(order)
+}
+
+static BY_16: Order = rotated_by(2);
+static BY_8: Order = rotated_by(1);
+
 /// A rotation by whole bytes is one shuffle.
-macro_rules! rotate_bytes {
-    ($x:expr, $by:expr) => {
-        _mm256_shuffle_epi8($x, $by)
-    };
+///
+/// Its order is read from memory each time: the sixteen registers hold the state, and the intrinsic would keep two orders in
+/// registers and spill state instead.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn rotated(x: __m256i, order: &'static Order) -> __m256i {
+    let rotated;
+    // SAFETY: the instruction belongs to AVX2 and reads 32 aligned bytes of the order.
+    unsafe {
+        core::arch::asm!(
+            "vpshufb {rotated}, {x}, [{order}]",
+            rotated = lateout(ymm_reg) rotated,
+            x = in(ymm_reg) x,
+            order = in(reg) order.0.as_ptr(),
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    rotated
 }
 
 macro_rules! rotate {
@@ -35,18 +67,21 @@ macro_rules! rotate {
     };
 }
 
-macro_rules! quarter_round {
-    ($x:ident, $by_16:ident, $by_8:ident, $a:literal, $b:literal, $c:literal, $d:literal) => {
-        $x[$a] = _mm256_add_epi32($x[$a], $x[$b]);
-        $x[$d] = rotate_bytes!(_mm256_xor_si256($x[$d], $x[$a]), $by_16);
-        $x[$c] = _mm256_add_epi32($x[$c], $x[$d]);
-        $x[$b] = _mm256_xor_si256($x[$b], $x[$c]);
-        $x[$b] = rotate!($x[$b], 12, 20);
-        $x[$a] = _mm256_add_epi32($x[$a], $x[$b]);
-        $x[$d] = rotate_bytes!(_mm256_xor_si256($x[$d], $x[$a]), $by_8);
-        $x[$c] = _mm256_add_epi32($x[$c], $x[$d]);
-        $x[$b] = _mm256_xor_si256($x[$b], $x[$c]);
-        $x[$b] = rotate!($x[$b], 7, 25);
+/// Four quarter rounds side by side, instruction by instruction: each alone is one chain of dependent steps.
+macro_rules! quarter_rounds {
+    ($x:ident, $([$a:literal, $b:literal, $c:literal, $d:literal]),*) => {
+        $($x[$a] = _mm256_add_epi32($x[$a], $x[$b]);)*
+        $($x[$d] = _mm256_xor_si256($x[$d], $x[$a]);)*
+        $($x[$d] = rotated($x[$d], &BY_16);)*
+        $($x[$c] = _mm256_add_epi32($x[$c], $x[$d]);)*
+        $($x[$b] = _mm256_xor_si256($x[$b], $x[$c]);)*
+        $($x[$b] = rotate!($x[$b], 12, 20);)*
+        $($x[$a] = _mm256_add_epi32($x[$a], $x[$b]);)*
+        $($x[$d] = _mm256_xor_si256($x[$d], $x[$a]);)*
+        $($x[$d] = rotated($x[$d], &BY_8);)*
+        $($x[$c] = _mm256_add_epi32($x[$c], $x[$d]);)*
+        $($x[$b] = _mm256_xor_si256($x[$b], $x[$c]);)*
+        $($x[$b] = rotate!($x[$b], 7, 25);)*
     };
 }
 
@@ -92,18 +127,10 @@ impl Cipher {
         let high = _mm256_permutevar8x32_epi32(self.counters[1], packet);
         let zero = _mm256_setzero_si256();
         let start = [c0, c1, c2, c3, k0, k1, k2, k3, k4, k5, k6, k7, block, zero, low, high];
-        let by_16 = _mm256_broadcastsi128_si256(_mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2));
-        let by_8 = _mm256_broadcastsi128_si256(_mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3));
         let mut x = start;
         for _ in 0..10 {
-            quarter_round!(x, by_16, by_8, 0, 4, 8, 12);
-            quarter_round!(x, by_16, by_8, 1, 5, 9, 13);
-            quarter_round!(x, by_16, by_8, 2, 6, 10, 14);
-            quarter_round!(x, by_16, by_8, 3, 7, 11, 15);
-            quarter_round!(x, by_16, by_8, 0, 5, 10, 15);
-            quarter_round!(x, by_16, by_8, 1, 6, 11, 12);
-            quarter_round!(x, by_16, by_8, 2, 7, 8, 13);
-            quarter_round!(x, by_16, by_8, 3, 4, 9, 14);
+            quarter_rounds!(x, [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]);
+            quarter_rounds!(x, [0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]);
         }
         for (word, start) in x.iter_mut().zip(start) {
             *word = _mm256_add_epi32(*word, start);
@@ -125,14 +152,14 @@ pub(super) unsafe fn apply(columns: &[__m256i; 16], places: &Places, lanes: &[La
     let whole = first == 0 && places.are_whole();
     let halves = [transpose_8(&columns[..8]), transpose_8(&columns[8..])];
     if !whole {
-        for lane in 0..ABREAST {
+        for (lane, (low, high)) in halves[0].into_iter().zip(halves[1]).enumerate() {
             if lane < first || lane >= places.count {
                 continue;
             }
             let (packet, offset) = places.text(lane);
             let (text, left) = (lanes[packet].text.wrapping_add(offset), lanes[packet].len.wrapping_sub(offset));
             // SAFETY: the place is in use: `left` bytes from `text` on are the packet's, at least one.
-            unsafe { xor_block(text, left, [halves[0][lane], halves[1][lane]]) };
+            unsafe { xor_block(text, left, [low, high]) };
         }
         return;
     }

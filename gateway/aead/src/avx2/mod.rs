@@ -166,10 +166,10 @@ pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8;
             let keys = OneTimeKeys::new(columns.map(|column| _mm_loadu_si128(column.as_ptr().cast())));
             words(&tags(&keys, &lanes))
         };
-        for i in 0..lanes.len() {
+        for (low, high) in tags[0].into_iter().zip(tags[1]).take(lanes.len()) {
             let mut tag = [0; crate::TAG_LEN];
-            tag[..8].copy_from_slice(&tags[0][i].to_le_bytes());
-            tag[8..].copy_from_slice(&tags[1][i].to_le_bytes());
+            tag[..8].copy_from_slice(&low.to_le_bytes());
+            tag[8..].copy_from_slice(&high.to_le_bytes());
             all.push(tag);
         }
     }

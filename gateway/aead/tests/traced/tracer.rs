@@ -63,15 +63,21 @@ pub(crate) fn trace<S>(
             nix::unistd::alarm::set(300);
             for run in 0..runs {
                 prepare(state, run);
-                mark();
-                routine(state);
-                mark();
+                between_marks(state, &routine);
             }
             // SAFETY: the child ends here, without running anything of the parent's.
             unsafe { libc::_exit(i32::from(!stopped)) }
         }
         ForkResult::Parent { child } => Tracer::new(child).run(runs, observer),
     }
+}
+
+/// The same code for every run, which a loop that the compiler unrolls is not.
+#[inline(never)]
+fn between_marks<S>(state: &mut S, routine: &impl Fn(&mut S)) {
+    mark();
+    routine(state);
+    mark();
 }
 
 /// Stops the child under its parent's eyes.
