@@ -61,6 +61,9 @@ pub struct Status {
     pub crypto: CryptoStatus,
     /// Every lane.
     pub lanes: Vec<LaneStatus>,
+    /// How often somebody else took the XDP program from an interface.
+    #[serde(default)]
+    pub xdp_programs_lost: u64,
     /// Counters of the XDP program by verdict; empty without XDP.
     pub xdp_verdicts: BTreeMap<String, u64>,
     /// Packets dropped by the lanes and the control task, by reason; zeros are left out.

@@ -201,6 +201,13 @@ fn backends(families: &mut Families, status: &Status) {
         &[("device", &status.interface)],
         status.wan.rings_lost as f64,
     );
+    families.add(
+        "landbridge_xdp_programs_lost_total",
+        "Times that somebody else took the XDP program from an interface.",
+        MetricType::COUNTER,
+        &[("device", &status.interface)],
+        status.xdp_programs_lost as f64,
+    );
     lan_rings(families, status);
     let wan = ("landbridge_wan_interface_info", "Constant 1, labelled with how a wan interface is bound.");
     let lan = ("landbridge_lan_interface_info", "Constant 1, labelled with how a lan interface is bound.");
@@ -503,6 +510,7 @@ mod tests {
                     stages: vec![StageStatus { stage: "seal".to_owned(), ns: 1500, packets: 7 }],
                 }),
             }],
+            xdp_programs_lost: 3,
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
             channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
@@ -550,6 +558,7 @@ mod tests {
             "wireguard_peer_last_handshake_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1700000000",
             "landbridge_crypto_engine_info{device=\"lb0\",engine=\"ring\"} 1",
             "landbridge_wan_rings_lost_total{device=\"lb0\"} 2",
+            "landbridge_xdp_programs_lost_total{device=\"lb0\"} 3",
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
             "landbridge_xsk_rx_ring_full_total{device=\"lb0\",interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_channel_messages_total{device=\"lb0\",direction=\"tx\"} 6",

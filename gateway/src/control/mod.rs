@@ -29,6 +29,7 @@ pub mod source_ports;
 pub mod tunnel;
 pub mod uapi;
 pub mod wan;
+mod watch;
 
 mod configure;
 mod serve;

@@ -32,6 +32,8 @@ pub struct Facts {
     pub lanes: Vec<(Option<usize>, Arc<LaneStats>)>,
     /// Every wan queue with rings, for the kernel's statistics of it.
     pub rings: Vec<Ring>,
+    /// How often somebody else took the XDP program from an interface.
+    pub xdp_programs_lost: u64,
 }
 
 /// A wan queue with rings.
@@ -73,6 +75,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
                 stages: stages(&stats.stages),
             })
             .collect(),
+        xdp_programs_lost: facts.xdp_programs_lost,
         xdp_verdicts: driver
             .steer
             .as_ref()

@@ -3,15 +3,16 @@
 //!
 //! 1. An interface that vanishes, or whose rings fail while it is up, loses them: the lanes close them, its packets take the
 //!    kernel's socket or the TUN, and the log, status and metrics say so.
-//! 2. Once an interface of that name is there, its queues are bound to the same lanes' memory, the lanes get the rings,
-//!    and the program is attached; a failure is tried again later.
+//! 2. One that is there still is looked at: see [`super::watch`].
+//! 3. Once an interface of that name is there, its queues are bound to the same lanes' memory, the lanes get the rings,
+//!    and the program is attached; a failure is tried again, ever later.
 //!
 //! Enters: news of interfaces, failures of lanes. Leaves: commands to lanes, attachments. Never does: take the rings from an
 //! interface that is merely down, as they work again when it is up.
 
 use std::io;
 use std::os::fd::AsFd as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use landbridge_xsk::{Memory, Xsk};
@@ -22,15 +23,13 @@ use super::netlink::News;
 use super::paths::Network as _;
 use super::report::Ring;
 use super::wan::{self, Choice};
+use super::watch::{STEADY, Watched, retry_after};
 use crate::datapath::lan_xdp::LanXdp;
 use crate::datapath::report::Command;
 use crate::datapath::wan_xdp::{self, WanXdp};
 use crate::settings;
 use crate::status::InterfaceStatus;
 use crate::steer::{self, Interface, LanInterface};
-
-/// How long after a loss or a failed attempt rings are bound again.
-const RETRY: Duration = Duration::from_secs(5);
 
 /// The interfaces with rings.
 #[derive(Debug)]
@@ -59,6 +58,11 @@ struct Place {
     role: Role,
     interface: Interface,
     lost: Option<Lost>,
+    /// Losses and failed attempts since it was steady.
+    failures: u32,
+    /// Since when it has its rings.
+    since: Instant,
+    watched: Watched,
 }
 
 /// Which side an interface is of.
@@ -80,7 +84,9 @@ impl Rings {
     pub fn new(wan: Options, choice: &Choice, lan: Options, lan_choice: &LanChoice, memories: Vec<Memory>) -> Self {
         let of_wan = choice.interfaces.iter().map(|interface| (Role::Wan, interface.clone()));
         let of_lan = lan_choice.ports.iter().map(|port| (Role::Lan(port.clone()), port.ringed.clone()));
-        let place = |(role, interface)| Place { role, interface, lost: None };
+        let since = Instant::now();
+        let place =
+            |(role, interface)| Place { role, interface, lost: None, failures: 0, since, watched: Watched::default() };
         Self { wan, lan, memories, places: of_wan.chain(of_lan).map(place).collect() }
     }
 
@@ -97,7 +103,17 @@ impl Rings {
         self.memories.iter().map(|memory| wan_xdp::packet_len_max(memory.frame_size())).min()
     }
 
-    fn options(&self, at: usize) -> &Options {
+    /// An interface, as it was when its rings were bound.
+    pub(super) fn interface(&self, at: usize) -> &Interface {
+        &self.places[at].interface
+    }
+
+    /// What is remembered of an interface.
+    pub(super) fn watched(&mut self, at: usize) -> &mut Watched {
+        &mut self.places[at].watched
+    }
+
+    pub(super) fn options(&self, at: usize) -> &Options {
         match self.places[at].role {
             Role::Wan => &self.wan,
             Role::Lan(_) => &self.lan,
@@ -189,8 +205,9 @@ impl Control {
                 None if self.driver.network.links().all(|link| link.index != interface.index) => {
                     self.lose_rings(at, "the interface is gone".to_owned(), now);
                 }
+                None => self.look_at_attachment(at, now),
                 Some(lost) if lost.retry <= now => self.regain_rings(at, now),
-                _ => {}
+                Some(_) => {}
             }
         }
     }
@@ -198,7 +215,7 @@ impl Control {
     /// An interface with rings may be given another name, by which it is shown and found again from then on.
     fn follow_name(&mut self, at: usize) {
         let Self { driver, facts, rings, .. } = self;
-        let Place { interface, lost, role } = &mut rings.places[at];
+        let Place { interface, lost, role, .. } = &mut rings.places[at];
         if let Role::Lan(port) = role
             && let Some(link) = driver.network.links().find(|link| link.index == port.link && lost.is_none())
         {
@@ -227,7 +244,7 @@ impl Control {
         }
         self.look_at_rings(now);
         for at in 0..self.rings.places.len() {
-            let Place { interface, lost, role } = &self.rings.places[at];
+            let Place { interface, lost, role, .. } = &self.rings.places[at];
             let up = self.driver.network.links().any(|link| link.index == interface.index && link.up);
             if lost.is_none() && up && role.is_lan() == of_lan {
                 self.lose_rings(at, error.to_string(), now);
@@ -235,7 +252,7 @@ impl Control {
         }
     }
 
-    fn lose_rings(&mut self, at: usize, why: String, now: Instant) {
+    pub(super) fn lose_rings(&mut self, at: usize, why: String, now: Instant) {
         let place = &mut self.rings.places[at];
         let (index, name) = (place.interface.index, &place.interface.name);
         let of_lan = place.role.is_lan();
@@ -251,7 +268,11 @@ impl Control {
         }
         // An interface that is there needs a moment; one that is gone tells when it comes back.
         let there = self.driver.network.links().any(|link| link.index == index);
-        place.lost = Some(Lost { why, retry: if there { now + RETRY } else { now } });
+        if now.saturating_duration_since(place.since) >= STEADY {
+            place.failures = 0;
+        }
+        place.lost = Some(Lost { why, retry: if there { now + retry_after(place.failures) } else { now } });
+        place.failures = place.failures.saturating_add(1);
         match of_lan {
             false => self.facts.wan.rings_lost += 1,
             true => self.facts.lan.rings_lost += 1,
@@ -305,6 +326,7 @@ impl Control {
             Ok(()) => {
                 tracing::info!(interface = name, "rings are back");
                 self.rings.places[at].lost = None;
+                self.rings.places[at].since = now;
                 self.facts.wan.reason = self.rings.describe(false);
                 self.facts.lan.reason = self.rings.describe(true);
                 self.driver.doubt_paths();
@@ -315,7 +337,9 @@ impl Control {
                 if self.rings.places[at].lost.as_ref().is_some_and(|lost| lost.why != why) {
                     tracing::warn!(interface = name, why, "rings cannot be bound again yet");
                 }
-                self.rings.places[at].lost = Some(Lost { why, retry: now + RETRY });
+                let place = &mut self.rings.places[at];
+                place.lost = Some(Lost { why, retry: now + retry_after(place.failures) });
+                place.failures = place.failures.saturating_add(1);
                 self.give_up(at);
             }
         }

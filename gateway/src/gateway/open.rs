@@ -265,7 +265,7 @@ pub(super) fn facts(choices: &Choices, lan: LanStatus, crypto: CryptoStatus, lan
     let rings = rings_of(lanes, choices);
     let handles = lanes.handles().iter();
     let lanes = handles.map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect();
-    Facts { started: Instant::now(), wan, lan, crypto, lanes, rings }
+    Facts { started: Instant::now(), wan, lan, crypto, lanes, rings, xdp_programs_lost: 0 }
 }
 
 /// What each lane owns: queues of the wan in turn, a socket and a queue of the tunnel interface as long as there are any.

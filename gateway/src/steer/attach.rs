@@ -52,7 +52,34 @@ pub struct Attached {
     pub fallback_reason: Option<String>,
 }
 
+/// Whose program an interface has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Ours.
+    Ours,
+    /// Nobody's: it was never attached, or somebody has detached it (`bpftool link detach`).
+    Nobodys,
+    /// Somebody else's.
+    Anothers {
+        /// The kernel's number of that program.
+        program_id: u32,
+    },
+    /// The interface is gone, or the kernel does not tell.
+    Unknown,
+}
+
 impl Steer {
+    /// Asks the kernel whose program an interface has.
+    #[must_use]
+    pub fn hold(&self, if_index: u32) -> Hold {
+        match link::by_index(if_index).map(|message| link::program(&message)) {
+            Ok(Some(program)) if program.id == self.program_id => Hold::Ours,
+            Ok(Some(program)) => Hold::Anothers { program_id: program.id },
+            Ok(None) => Hold::Nobodys,
+            Err(_) => Hold::Unknown,
+        }
+    }
+
     /// Attaches the program to an interface; `name` is for messages. An interface that has it already keeps it.
     ///
     /// # Errors
@@ -85,7 +112,8 @@ impl Steer {
         self.links.get(&if_index).map(|(_, attached)| attached)
     }
 
-    /// Detaches the program from one interface; one that is gone has detached it by itself.
+    /// Detaches the program from one interface. One that is gone has detached it by itself; one from which somebody
+    /// else has detached it may be attached to again.
     ///
     /// # Errors
     /// What the kernel said.

@@ -119,8 +119,8 @@ pub enum SteerError {
     },
     /// More networks than the maps hold.
     #[error(
-        "the XDP program takes {limit} routes of an address family, {refused} less than there are: packets for these go by \
-         the kernel; fewer allowed IPs will do"
+        "the XDP program takes {limit} routes of an address family, {refused} less than there are: packets for these \
+         go by the kernel; fewer allowed IPs will do"
     )]
     TooManyRoutes {
         /// How many were left out.

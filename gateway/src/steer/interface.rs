@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 
-use super::link;
+use super::{channels, link};
 
 /// An interface, as the kernel describes it in the network namespace of the calling thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Interface {
     /// What drives it: the kind of a virtual link (`veth`, `vlan`, ...), the driver of a device (`virtio_net`, `ice`,
     /// ...).
     pub driver: Option<String>,
-    /// Its receive queues.
+    /// Its receive queues in use.
     pub rx_queues: u32,
     /// Its MTU in bytes.
     pub mtu: u32,
@@ -60,7 +60,7 @@ fn describe(message: &LinkMessage) -> Interface {
     {
         interface.driver = bus_driver(bus, device);
     }
-    if let Some(active) = active_rx_queues(&interface) {
+    if let Some(active) = channels::rx_queues(index).or_else(|| active_rx_queues(&interface)) {
         interface.rx_queues = interface.rx_queues.min(active);
     }
     interface

@@ -15,6 +15,7 @@
 //! the network namespace of the calling thread.
 
 mod attach;
+mod channels;
 mod counters;
 mod error;
 mod interface;
@@ -35,7 +36,7 @@ use ipnet::IpNet;
 use landbridge_ebpf_common::{self as common, AddressKey, Config, map};
 use landbridge_proto::ReceiverIndex;
 
-pub use attach::{Attached, Mode};
+pub use attach::{Attached, Hold, Mode};
 pub use counters::Counters;
 pub use error::SteerError;
 pub use interface::{Interface, interface, interface_by_name};
@@ -58,6 +59,8 @@ const _: () = assert!(ReceiverIndex::SLOTS == common::SESSION_SLOTS as usize);
 /// The loaded program. Dropping it detaches and unloads.
 pub struct Steer {
     ebpf: Ebpf,
+    /// The kernel's number of the program.
+    program_id: u32,
     config: Array<MapData, Config>,
     /// Bytes of the longest IP packet that is taken.
     packet_len_max: u16,
@@ -106,7 +109,9 @@ impl Steer {
     pub fn load_object(object: &[u8]) -> Result<Self, SteerError> {
         // The program relocates against no kernel type; parsing the kernel's BTF would only leave 25 MB behind.
         let mut ebpf = EbpfLoader::new().btf(None).load(object).map_err(error::load)?;
-        program(&mut ebpf)?.load().map_err(error::program)?;
+        let program = program(&mut ebpf)?;
+        program.load().map_err(error::program)?;
+        let program_id = program.info().map_err(error::program)?.id();
         error::warn_without_jit();
         Ok(Self {
             config: array(&mut ebpf, map::CONFIG)?,
@@ -120,6 +125,7 @@ impl Steer {
             sockets: take(&mut ebpf, map::SOCKETS).and_then(|m| m.try_into().map_err(error::object))?,
             verdicts: take(&mut ebpf, map::VERDICTS).and_then(|m| m.try_into().map_err(error::object))?,
             ebpf,
+            program_id,
             present: BTreeSet::new(),
             places: BTreeMap::new(),
             links: BTreeMap::new(),

@@ -14,4 +14,5 @@ mod metrics;
 mod movement;
 mod operation;
 mod pairs;
+mod rings;
 mod uapi;
