@@ -31,6 +31,11 @@ impl Sample {
         (!self.beside.is_empty()).then(|| median(self.beside.clone()))
     }
 
+    /// A sample that somebody else has timed, such as the kernel.
+    pub(crate) fn measured(operations: u64, ns: f64) -> Self {
+        Self { parts: vec![ns], operations, ..Self::default() }
+    }
+
     /// Times `work`, which does `operations`, as a part of the sample.
     #[inline]
     pub(crate) fn time<T>(&mut self, operations: usize, work: impl FnOnce() -> T) -> T {

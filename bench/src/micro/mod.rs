@@ -7,6 +7,7 @@ mod aead;
 mod hot_path;
 mod offload;
 pub(crate) mod site;
+mod steer;
 mod tables;
 
 use std::fmt::Write as _;
@@ -55,7 +56,7 @@ struct Report {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let groups = [aead::cases(), hot_path::cases(), tables::cases(), offload::cases()?];
+    let groups = [aead::cases(), hot_path::cases(), tables::cases(), offload::cases()?, steer::cases()?];
     let cases: Vec<Case> = groups.into_iter().flatten().collect();
     let cases = match &arguments.filter {
         Some(text) => filtered(cases, text),

@@ -237,10 +237,13 @@ impl Steer {
     /// static routes, a peer's endpoint beside a default route into the tunnel. The longest network decides; where a
     /// peer has the very same one, the kernel has it. Only networks inside one of a peer's make a difference.
     ///
-    /// # Errors As [`Steer::set_routes`]; after [`SteerError::TooManyRoutes`] packets for networks left out go to a
-    /// peer that has a wider one.
+    /// # Errors
+    /// As [`Steer::set_routes`]. Until a later call succeeds nothing of a lan is taken: what is left out would go to a peer
+    /// that has a wider network.
     pub fn set_kernel_routes(&mut self, nets: &BTreeSet<IpNet>) -> Result<(), SteerError> {
-        self.routes.set(Owner::Kernel, nets)
+        let before = self.routes.is_complete();
+        let outcome = self.routes.set(Owner::Kernel, nets);
+        if self.routes.is_complete() == before { outcome } else { outcome.and(self.configure()) }
     }
 
     /// Packets per verdict since the program was loaded, of all interfaces and CPUs.
@@ -260,7 +263,8 @@ impl Steer {
     fn configure(&mut self) -> Result<(), SteerError> {
         let lans = self.places.values().filter(|place| place.is_lan()).count();
         let config = self.port.map_or(Config::default(), |port| Config {
-            tunnel_mtu: self.tunnel_mtu,
+            // No packet is short enough for a tunnel whose routes are not all known.
+            tunnel_mtu: if self.routes.is_complete() { self.tunnel_mtu } else { 0 },
             lans: u32::from(lans != 0),
             ..Config::listen(port, self.packet_len_max)
         });

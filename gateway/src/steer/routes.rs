@@ -69,15 +69,22 @@ pub(super) struct Routes<T> {
     present: BTreeMap<IpNet, u8>,
     /// How many of them are IPv4, and how many IPv6.
     count: [usize; 2],
+    /// Networks of the kernel are missing: what peers have is not the whole truth.
+    incomplete: bool,
 }
 
 impl<T: Table> Routes<T> {
     pub(super) const fn new(table: T) -> Self {
-        Self { table, present: BTreeMap::new(), count: [0; 2] }
+        Self { table, present: BTreeMap::new(), count: [0; 2], incomplete: false }
     }
 
     pub(super) fn len(&self) -> usize {
         self.present.len()
+    }
+
+    /// Whether every network of the kernel is known. Where one is missing, a peer's wider one would take what is not its.
+    pub(super) const fn is_complete(&self) -> bool {
+        !self.incomplete
     }
 
     /// Makes these the networks of an owner. What is added comes before what is removed, so that a packet for a network
@@ -106,7 +113,10 @@ impl<T: Table> Routes<T> {
             outcome = outcome.and(self.change(net, |owners| owners & !owner.bit()));
         }
         if refused != 0 {
-            return Err(SteerError::TooManyRoutes { refused, limit: common::ROUTES_PER_FAMILY });
+            outcome = Err(SteerError::TooManyRoutes { refused, limit: common::ROUTES_PER_FAMILY });
+        }
+        if owner == Owner::Kernel {
+            self.incomplete = outcome.is_err();
         }
         outcome
     }
@@ -277,6 +287,21 @@ mod tests {
         routes.table.refuses = None;
         routes.set(Owner::Peer, &nets).expect("all are set");
         assert_eq!(told(&mut routes), [(nth(2), PEER)]);
+    }
+
+    #[test]
+    fn the_routes_are_incomplete_while_one_of_the_kernel_is_missing() {
+        let mut routes = Routes::new(Told { refuses: Some(nth(2)), ..Told::default() });
+        routes.set(Owner::Peer, &[nth(2)].into()).expect_err("refused");
+        assert!(routes.is_complete(), "a missing route to a peer leads nothing astray");
+        routes.set(Owner::Kernel, &[nth(1), nth(2)].into()).expect_err("refused");
+        assert!(!routes.is_complete());
+        routes.set(Owner::Kernel, &[nth(1)].into()).expect("set");
+        assert!(routes.is_complete());
+        routes
+            .set(Owner::Kernel, &(0..=common::ROUTES_PER_FAMILY).map(|n| nth(n + 3)).collect())
+            .expect_err("too many");
+        assert!(!routes.is_complete());
     }
 
     #[test]

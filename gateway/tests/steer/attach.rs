@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use landbridge::settings::XdpMode;
-use landbridge::steer::{self, Mode, SteerError, Verdict};
+use landbridge::steer::{self, Hold, LanInterface, Mode, SteerError, Verdict};
 use landbridge_proto::ReceiverIndex;
 use landbridge_xsk::{Burst, Memory, MemoryConfig, Xsk, XskConfig};
 use nix::sched::{CloneFlags, unshare};
@@ -223,5 +223,95 @@ fn on_a_wire_only_sessions_with_a_socket_leave_the_kernel() {
         }
         drop(payload);
         other_end.join().expect("the other end ends well");
+    });
+}
+
+#[test]
+fn an_interface_tells_whose_program_it_has() {
+    apart(|| {
+        let index = namespace_with_veth();
+        let mut ours = load();
+        let mut theirs = load();
+        assert_eq!(ours.hold(index), Hold::Nobodys);
+        ours.attach(index, "lbebpf0", XdpMode::Native).expect("attached");
+        assert_eq!(ours.hold(index), Hold::Ours);
+        let program_id = ours.program().expect("the program").info().expect("its info").id();
+        assert_eq!(theirs.hold(index), Hold::Anothers { program_id });
+        ours.detach(index).expect("detached");
+        assert_eq!(ours.hold(index), Hold::Nobodys);
+        theirs.attach(index, "lbebpf0", XdpMode::Generic).expect("attached");
+        assert!(matches!(ours.hold(index), Hold::Anothers { .. }));
+        assert_eq!(ours.hold(9999), Hold::Unknown);
+    });
+}
+
+/// Commands run in the namespace of a lan host, whose packets go on until the sender of `stop` is gone.
+fn lan_host(namespace: &Sender<String>, stop: &Receiver<()>) -> u64 {
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    let (process, thread) = (std::process::id(), nix::unistd::gettid());
+    namespace.send(format!("/proc/{process}/task/{thread}/ns/net")).expect("the test listens");
+    stop.recv().expect("the interface is here");
+    ip(&["link set lbebpf1 up", "addr add 192.0.2.2/24 dev lbebpf1"]);
+    ip(&["neigh replace 192.0.2.1 lladdr 02:00:00:00:00:01 dev lbebpf1 nud permanent"]);
+    ip(&["route add 10.2.0.0/16 via 192.0.2.1"]);
+    let socket = UdpSocket::bind("192.0.2.2:40000").expect("a socket");
+    let mut sent = 0;
+    while stop.try_recv() != Err(std::sync::mpsc::TryRecvError::Disconnected) {
+        socket.send_to(b"to a host behind a peer", "10.2.0.9:9").expect("sent");
+        sent += 1;
+        thread::sleep(Duration::from_micros(200));
+    }
+    sent
+}
+
+#[test]
+fn routes_change_under_traffic_and_not_one_packet_goes_another_way() {
+    apart(|| {
+        let index = namespace_with_veth();
+        let (namespace_tx, namespace) = channel();
+        let (stop, stop_rx) = channel();
+        let host = thread::spawn(move || lan_host(&namespace_tx, &stop_rx));
+        let path = namespace.recv().expect("the host's namespace");
+        ip(&["link set lbebpf0 address 02:00:00:00:00:01", "addr add 192.0.2.1/24 dev lbebpf0"]);
+        ip(&[&format!("link set lbebpf1 netns {path}")]);
+        let mut steer = load();
+        steer.set_port(PORT).expect("a port");
+        steer.set_addresses(&["192.0.2.1".parse().expect("an address")]).expect("addresses");
+        steer.set_tunnel_mtu(1420).expect("an MTU");
+        let lan = LanInterface { if_index: index, mac: [2, 0, 0, 0, 0, 1], vlan: None, wan: false };
+        steer.set_lan_interface(lan).expect("a lan");
+        let net = |text: &str| text.parse().expect("a network");
+        steer.set_routes(&[net("10.2.0.0/16")].into()).expect("a route");
+        let (memory, mut pool) = Memory::new(MEMORY).expect("packet memory");
+        let mut sockets: Vec<Xsk> = (0..2).map(|queue| open(index, queue, &memory)).collect();
+        let mut burst = Burst::new();
+        for (queue, socket) in (0..).zip(&mut sockets) {
+            socket.receive(&mut pool, &mut burst);
+            steer.bind_socket(index, queue, socket.as_fd()).expect("bound");
+        }
+        steer.attach(index, "lbebpf0", XdpMode::Native).expect("attached");
+        stop.send(()).expect("the host waits");
+
+        let mut received = 0;
+        let others: Vec<_> = (0..400u32).map(|n| net(&format!("10.3.{}.{}/32", n / 256, n % 256))).collect();
+        for round in 0..400 {
+            // The packets' route becomes another one each time, among others that come and go.
+            let len = [16, 24, 32, 8][round % 4];
+            let mut routes: std::collections::BTreeSet<_> = others[..round].iter().copied().collect();
+            routes.insert(net(&format!("10.2.0.9/{len}")));
+            steer.set_routes(&routes).expect("routes");
+            let beside = if round % 2 == 0 { "10.2.1.0/24" } else { "10.2.0.8/32" };
+            steer.set_kernel_routes(&[net(beside)].into()).expect("routes");
+            for socket in &mut sockets {
+                received += socket.receive(&mut pool, &mut burst);
+                burst.drain(..).for_each(|frame| pool.put(frame));
+            }
+        }
+        drop(stop);
+        let sent = host.join().expect("the host ends well");
+        let counters = steer.counters().expect("counters");
+        assert_eq!(counters.packets(Verdict::LanRedirected), sent, "{counters:?}");
+        assert_eq!(counters.packets(Verdict::NoRoute), 0, "{counters:?}");
+        assert!(received > 0 && sent > 100, "{received} of {sent} packets reached the rings");
     });
 }
