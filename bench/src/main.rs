@@ -27,7 +27,9 @@ enum Command {
     Micro(micro::Arguments),
     Scaling(scaling::Arguments),
     Throughput(throughput::command::Arguments),
-    Calibrate(throughput::calibrate::Arguments),
+    Trials(throughput::trials::Arguments),
+    Generator(throughput::roles::Generator),
+    Reflector(throughput::roles::Reflector),
 }
 
 fn main() -> ExitCode {
@@ -36,7 +38,9 @@ fn main() -> ExitCode {
         Command::Micro(arguments) => micro::run(&arguments),
         Command::Scaling(arguments) => scaling::run(&arguments),
         Command::Throughput(arguments) => throughput::command::run(&arguments),
-        Command::Calibrate(arguments) => throughput::calibrate::run(&arguments),
+        Command::Trials(arguments) => throughput::trials::run(&arguments),
+        Command::Generator(arguments) => throughput::roles::generate(&arguments),
+        Command::Reflector(arguments) => throughput::roles::reflect(&arguments),
     };
     match result {
         Ok(code) => code,

@@ -62,18 +62,15 @@ impl End {
     /// # Errors
     /// As there.
     pub(crate) fn attach_here(if_index: u32) -> anyhow::Result<Self> {
-        // Another build of the object can be tried, as with the gateway's.
-        let other = std::env::var_os("LANDBRIDGE_BENCH_OBJECT").map(std::fs::read).transpose();
-        let other = other.context("LANDBRIDGE_BENCH_OBJECT cannot be read")?;
-        let object = other.as_deref().unwrap_or(OBJECT);
-        let mut ebpf =
-            EbpfLoader::new().btf(None).load(object).context("the XDP object of the bench cannot be loaded")?;
-        program_mut(&mut ebpf, SOURCE)?.load().context("the generator's program is refused")?;
+        let mut ebpf = load()?;
         let sink = program_mut(&mut ebpf, SINK)?;
-        sink.load().context("the sink's program is refused")?;
         if sink.attach_to_if_index(if_index, XdpMode::Driver).is_err() {
             sink.attach_to_if_index(if_index, XdpMode::Skb).context("the sink cannot be attached")?;
         }
+        Self::of(ebpf, if_index)
+    }
+
+    fn of(mut ebpf: Ebpf, if_index: u32) -> anyhow::Result<Self> {
         Ok(Self {
             if_index,
             source: array(&mut ebpf, map::SOURCE)?,
@@ -125,6 +122,7 @@ impl End {
     pub(crate) fn start(
         &mut self,
         source: Source,
+        turns: Turns,
         end: &Arc<AtomicBool>,
         spawn: impl Spawn,
     ) -> anyhow::Result<Running> {
@@ -133,10 +131,22 @@ impl End {
         self.source.set(0, source, 0).context("the generator cannot be told what to send")?;
         let (ebpf, end, if_index) = (Arc::clone(&self.ebpf), Arc::clone(end), self.if_index);
         spawn(Box::new(move || {
-            landbridge_xsk::scheduling::only_idle_turns().context("the generator cannot give way to others")?;
+            if turns == Turns::OnlyIdle {
+                landbridge_xsk::scheduling::only_idle_turns().context("the generator cannot give way to others")?;
+            }
             generate(&ebpf, if_index, frame_len, &end)
         }))
     }
+}
+
+/// Which turns a generator gets. It is never idle itself: between two frames it drops what the kernel offers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turns {
+    /// Those that nobody else wants: on the machine whose gateways are measured, the time between two frames is theirs, and where
+    /// they need all of it, less is offered.
+    OnlyIdle,
+    /// Its share, as any thread: on a machine of its own.
+    Fair,
 }
 
 /// A generator on its way.
@@ -171,6 +181,18 @@ impl Counted {
         }
         (tally, latency)
     }
+}
+
+/// Both programs, attached nowhere.
+fn load() -> anyhow::Result<Ebpf> {
+    // Another build of the object can be tried, as with the gateway's.
+    let other = std::env::var_os("LANDBRIDGE_BENCH_OBJECT").map(std::fs::read).transpose();
+    let other = other.context("LANDBRIDGE_BENCH_OBJECT cannot be read")?;
+    let object = other.as_deref().unwrap_or(OBJECT);
+    let mut ebpf = EbpfLoader::new().btf(None).load(object).context("the XDP object of the bench cannot be loaded")?;
+    program_mut(&mut ebpf, SOURCE)?.load().context("the generator's program is refused")?;
+    program_mut(&mut ebpf, SINK)?.load().context("the sink's program is refused")?;
+    Ok(ebpf)
 }
 
 fn add(sum: &mut Tally, other: &Tally) {
@@ -221,3 +243,6 @@ fn per_cpu<T: Pod>(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<PerCpuArray<Ma
     let map = ebpf.take_map(name).with_context(|| format!("the object has no map {name}"))?;
     Ok(map.try_into()?)
 }
+
+#[cfg(test)]
+mod tests;

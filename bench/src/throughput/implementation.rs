@@ -123,6 +123,11 @@ impl Catalogue {
         });
         Self { found, missing }
     }
+
+    /// The one that the command line names.
+    pub(crate) fn named(&self, named: &Named) -> Option<&Implementation> {
+        self.found.iter().find(|implementation| implementation.name == named.name)
+    }
 }
 
 impl Kind {

@@ -2,6 +2,8 @@
 //!
 //! Enters: values, or counts of the sink's buckets. Leaves: percentiles. Never does: keep single values.
 
+use std::fmt;
+
 use hdrhistogram::Histogram;
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
@@ -10,8 +12,15 @@ use serde::{Serialize, Serializer};
 const NS_MAX: u64 = 60_000_000_000;
 
 /// Latencies in nanoseconds, with two significant digits.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Latency(Histogram<u64>);
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percentiles = [50.0, 99.0].map(|percent| self.percentile_ns(percent));
+        f.debug_struct("Latency").field("count", &self.count()).field("p50_p99_ns", &percentiles).finish()
+    }
+}
 
 impl Default for Latency {
     fn default() -> Self {

@@ -7,7 +7,6 @@
 //!
 //! Enters: what to measure. Leaves: figures. Never does: touch a network interface of the machine itself.
 
-pub(crate) mod calibrate;
 pub(crate) mod campaign;
 pub(crate) mod command;
 pub(crate) mod cpu;
@@ -24,6 +23,7 @@ pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod report;
 pub(crate) mod results;
+pub(crate) mod roles;
 pub(crate) mod scrape;
 pub(crate) mod search;
 pub(crate) mod stamping;
@@ -32,4 +32,8 @@ pub(crate) mod tcp;
 pub(crate) mod tester;
 pub(crate) mod topology;
 pub(crate) mod trial;
+pub(crate) mod trials;
 pub(crate) mod uapi;
+
+#[cfg(test)]
+mod tests;

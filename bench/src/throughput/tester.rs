@@ -20,7 +20,7 @@ use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
 
-use super::end::{Counted, End, Running};
+use super::end::{Counted, End, Running, Turns};
 use super::frame::{FrameSize, IpVersion};
 use super::search::{Outcome, Probe, Search, SearchResult, SearchSpec};
 use super::stamping::{self, Addresses, Run};
@@ -28,7 +28,7 @@ use super::topology::{LAN, Side, Topology};
 use super::trial::{Directions, Trial, TrialResult};
 
 /// From the start of a generator until its first frame is due: the kernel takes some time to begin.
-const LEAD: Duration = Duration::from_millis(60);
+pub(crate) const LEAD: Duration = Duration::from_millis(60);
 /// How long after the end of a trial a generator that has no turn is waited for.
 const OVERTIME: Duration = Duration::from_millis(300);
 /// When nothing has arrived for so long, nothing is under way any more.
@@ -45,25 +45,31 @@ pub(crate) struct Tester<'t> {
     magic: u32,
     /// The next trial's first sequence number.
     sequence: u32,
+    turns: Turns,
     /// Whether generic receive offload was on at the gateways' ends.
     was_on: [bool; 2],
 }
 
 impl<'t> Tester<'t> {
-    /// Attaches to both hosts.
+    /// Attaches to both hosts. The generators take only turns that nobody else wants.
     ///
     /// # Errors
     /// No right to do so, an interface that has an XDP program already, or what the kernel said.
     pub(crate) fn attach(topology: &'t Topology) -> anyhow::Result<Self> {
-        // A signal is what ends a generator; its default would end the process.
-        signal_hook::flag::register(Signal::SIGUSR1 as i32, Arc::new(AtomicBool::new(false)))
-            .context("signals cannot be caught")?;
+        Self::attach_with(topology, Turns::OnlyIdle)
+    }
+
+    /// [`Tester::attach`] with other turns for the generators.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn attach_with(topology: &'t Topology, turns: Turns) -> anyhow::Result<Self> {
+        survive_signals()?;
         let a = End::attach(topology.host(Side::A), topology.host_lan(Side::A))?;
         let b = End::attach(topology.host(Side::B), topology.host_lan(Side::B))?;
-        let now = now_ns()?;
         // Not zero, and another in each run.
-        let magic = (now >> 10) as u32 | 1;
-        let mut tester = Self { topology, a, b, magic, sequence: 1, was_on: [false; 2] };
+        let magic = (now_ns()? >> 10) as u32 | 1;
+        let mut tester = Self { topology, a, b, magic, sequence: 1, turns, was_on: [false; 2] };
         // A veth end takes frames of XDP programs once it has NAPI, which this offload switches on.
         for (place, side) in [Side::A, Side::B].into_iter().enumerate() {
             let switched = topology.gateway(side).run(|| Ok(offloads::switch_generic_receive(LAN, true)?));
@@ -150,8 +156,8 @@ impl<'t> Tester<'t> {
 
     fn start(&mut self, side: Side, trial: &Trial, run: &Run, end: &Arc<AtomicBool>) -> anyhow::Result<Running> {
         let source = stamping::source(&self.addresses(side, trial.version), trial, run)?;
-        let topology = self.topology;
-        self.end_mut(side).start(source, end, |work| topology.host(side).spawn("generator", work))
+        let (topology, turns) = (self.topology, self.turns);
+        self.end_mut(side).start(source, turns, end, |work| topology.host(side).spawn("generator", work))
     }
 
     /// Until all generators have come to their end, or should have.
@@ -191,22 +197,7 @@ impl<'t> Tester<'t> {
     fn result(&self, trial: &Trial, from: Side, before: &Counted) -> anyhow::Result<TrialResult> {
         let progress = self.end(from).progress()?;
         let (tally, latency) = self.end(from.other()).counted()?.since(before);
-        let seconds = trial.duration.as_secs_f64();
-        Ok(TrialResult {
-            from,
-            sent: progress.sent,
-            received: tally.received,
-            lost: progress.sent.saturating_sub(tally.received),
-            duplicated: tally.duplicated,
-            reordered: tally.reordered,
-            corrupted: tally.corrupted,
-            stale: tally.stale,
-            missed: progress.missed,
-            offered_pps: progress.sent as f64 / seconds,
-            received_pps: tally.received as f64 / seconds,
-            latency,
-            jitter_ns: tally.jitter_sum_ns as f64 / tally.jitter_count.max(1) as f64,
-        })
+        Ok(TrialResult::of(trial, from, &progress, &tally, latency))
     }
 
     /// From a host by way of its gateway to the other host.
@@ -246,14 +237,24 @@ impl Drop for Tester<'_> {
     }
 }
 
+/// A signal is what ends a generator; its default would end the process.
+///
+/// # Errors
+/// Signals that cannot be caught.
+pub(crate) fn survive_signals() -> anyhow::Result<()> {
+    signal_hook::flag::register(Signal::SIGUSR1 as i32, Arc::new(AtomicBool::new(false)))
+        .context("signals cannot be caught")?;
+    Ok(())
+}
+
 /// Ends the generators: each is in one system call that only a signal cuts short.
-fn finish(running: Vec<Running>, end: &AtomicBool) -> anyhow::Result<()> {
+pub(crate) fn finish(running: Vec<Running>, end: &AtomicBool) -> anyhow::Result<()> {
     end.store(true, Ordering::Relaxed);
     let mut result = Ok(());
     for thread in running {
         while !thread.is_finished() {
             // Again and again, as one that comes before the call cuts nothing short.
-            drop(pthread_kill(thread.as_pthread_t(), Signal::SIGUSR1));
+            let _gone = pthread_kill(thread.as_pthread_t(), Signal::SIGUSR1);
             std::thread::sleep(Duration::from_millis(1));
         }
         result = result.and(namespace::join(thread));
@@ -262,7 +263,7 @@ fn finish(running: Vec<Running>, end: &AtomicBool) -> anyhow::Result<()> {
 }
 
 /// The clock that the programs read.
-fn now_ns() -> anyhow::Result<u64> {
+pub(crate) fn now_ns() -> anyhow::Result<u64> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("the clock cannot be read")?;
     Ok(Duration::from(now).as_nanos() as u64)
 }

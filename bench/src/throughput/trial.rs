@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use landbridge_ebpf_common::bench::{Progress, Tally};
 use serde::Serialize;
 
 use super::frame::{FrameSize, IpVersion};
@@ -82,6 +83,26 @@ pub(crate) struct TrialResult {
 }
 
 impl TrialResult {
+    /// From what the generator has sent and the sink has counted.
+    pub(crate) fn of(trial: &Trial, from: Side, progress: &Progress, tally: &Tally, latency: Latency) -> Self {
+        let seconds = trial.duration.as_secs_f64();
+        Self {
+            from,
+            sent: progress.sent,
+            received: tally.received,
+            lost: progress.sent.saturating_sub(tally.received),
+            duplicated: tally.duplicated,
+            reordered: tally.reordered,
+            corrupted: tally.corrupted,
+            stale: tally.stale,
+            missed: progress.missed,
+            offered_pps: progress.sent as f64 / seconds,
+            received_pps: tally.received as f64 / seconds,
+            latency,
+            jitter_ns: tally.jitter_sum_ns as f64 / tally.jitter_count.max(1) as f64,
+        }
+    }
+
     /// The share of the frames that were lost, of one.
     pub(crate) fn loss_ratio(&self) -> f64 {
         self.lost as f64 / self.sent.max(1) as f64

@@ -16,7 +16,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use aya_ebpf::programs::XdpContext;
 use landbridge_ebpf_common::bench::{
-    CYCLE, FRAME_MAX, FRAME_MIN, Progress, SIZES, STAMP, Size, Source, TRAILER, UDP_AT_V4, UDP_AT_V6,
+    CYCLE, FRAME_MAX, FRAME_MIN, HEADER_WORDS, Progress, SIZES, STAMP, Size, Source, TRAILER, UDP_AT_V4, UDP_AT_V6,
 };
 
 #[map]
@@ -125,7 +125,7 @@ fn fill(ctx: &XdpContext, source: &Source, size: &Size, flow: u32, sequence: u32
             UDP_AT_V4
         }
         UDP_AT_V6 => {
-            frame.headers::<{ UDP_AT_V6 / 8 + 1 }>(source);
+            frame.headers::<HEADER_WORDS>(source);
             frame.u16(18, u16::from_ne_bytes(size.ip_len));
             frame.u16(UDP_AT_V6, port);
             // 56: destination port, length, checksum, low half of the magic; 64: its high half, sequence number, time.
