@@ -45,14 +45,6 @@ pub(crate) fn imix_order() -> [u16; IMIX_CYCLE as usize] {
 }
 
 impl FrameSize {
-    /// Bytes of the longest packet.
-    pub(crate) fn bytes_max(self) -> u16 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Imix => IMIX.iter().map(|(bytes, _)| *bytes).max().unwrap_or_default(),
-        }
-    }
-
     /// Bytes of a packet on average.
     pub(crate) fn bytes_mean(self) -> f64 {
         match self {
@@ -128,7 +120,6 @@ mod tests {
         assert_eq!(IMIX.iter().map(|(_, count)| count).sum::<u16>(), IMIX_CYCLE);
         let mean = (7.0 * 64.0 + 4.0 * 570.0 + 1420.0) / 12.0;
         assert!((FrameSize::Imix.bytes_mean() - mean).abs() < 1e-9);
-        assert_eq!(FrameSize::Imix.bytes_max(), 1420);
         for (bytes, count) in IMIX {
             assert_eq!(imix_order().iter().filter(|size| **size == bytes).count(), usize::from(count));
         }

@@ -100,13 +100,11 @@ struct Site {
     host_lan: Link,
     /// The gateway's interface towards the host.
     gateway_lan: Link,
-    gateway_wan: Link,
 }
 
 /// Four namespaces, joined by three links. Dropping it removes them.
 #[derive(Debug)]
 pub(crate) struct Topology {
-    spec: TopologySpec,
     a: Site,
     b: Site,
 }
@@ -134,18 +132,11 @@ impl Topology {
         }
         let (host_a_lan, gateway_a_lan) = links::veth((&host_a, LAN), (&gateway_a, LAN), spec.queues, spec.lan_mtu)?;
         let (host_b_lan, gateway_b_lan) = links::veth((&host_b, LAN), (&gateway_b, LAN), spec.queues, spec.lan_mtu)?;
-        let (wan_a, wan_b) = links::veth((&gateway_a, WAN), (&gateway_b, WAN), spec.queues, spec.wan_mtu)?;
-        let site = |host, gateway, host_lan, gateway_lan, gateway_wan| Site {
-            host,
-            gateway,
-            host_lan,
-            gateway_lan,
-            gateway_wan,
-        };
+        links::veth((&gateway_a, WAN), (&gateway_b, WAN), spec.queues, spec.wan_mtu)?;
+        let site = |host, gateway, host_lan, gateway_lan| Site { host, gateway, host_lan, gateway_lan };
         let topology = Self {
-            spec: *spec,
-            a: site(host_a, gateway_a, host_a_lan, gateway_a_lan, wan_a),
-            b: site(host_b, gateway_b, host_b_lan, gateway_b_lan, wan_b),
+            a: site(host_a, gateway_a, host_a_lan, gateway_a_lan),
+            b: site(host_b, gateway_b, host_b_lan, gateway_b_lan),
         };
         for side in [Side::A, Side::B] {
             topology.number(side)?;
@@ -180,11 +171,6 @@ impl Topology {
         Ok(())
     }
 
-    /// What it was made from.
-    pub(crate) fn spec(&self) -> &TopologySpec {
-        &self.spec
-    }
-
     /// The namespace of a gateway.
     pub(crate) fn gateway(&self, side: Side) -> &Namespace {
         &self.site(side).gateway
@@ -203,11 +189,6 @@ impl Topology {
     /// The gateway's interface towards the host, [`LAN`].
     pub(crate) fn gateway_lan(&self, side: Side) -> &Link {
         &self.site(side).gateway_lan
-    }
-
-    /// The gateway's interface towards the other gateway, [`WAN`].
-    pub(crate) fn gateway_wan(&self, side: Side) -> &Link {
-        &self.site(side).gateway_wan
     }
 
     /// The host's address.

@@ -97,7 +97,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         if arguments.rates.is_empty() {
             let spec = SearchSpec { trial: duration, ..SearchSpec::default() };
             let result = tester.search(spec, &trial, &stop, |_| {})?;
-            println!("{}", json!({ "size": size, "trials": result.trials.len(), "goals": result.goals }));
+            let gbps = result.rate_pps("NDR").map(|rate| rate * size.bytes_mean() * 8.0 / 1e9);
+            let (trials, goals) = (result.trials.len(), &result.goals);
+            println!("{}", json!({ "size": size, "trials": trials, "ndr_gbps": gbps, "goals": goals }));
         }
         for &rate_pps in &arguments.rates {
             for result in tester.trial(&Trial { rate_pps, ..trial }, &stop)? {
