@@ -22,7 +22,7 @@ const TRIAL_REST: Duration = Duration::from_millis(150);
 /// Bytes of the IP packet that carries 1300 bytes of UDP payload.
 pub(crate) const FLOOD_BYTES: u16 = 1328;
 /// Packets of it a second: far more than any tunnel passes here, and less than the links do.
-pub(crate) const FLOOD_PPS: f64 = 600_000.0;
+pub(crate) const FLOOD_PPS: f64 = 1_000_000.0;
 /// Shares of NDR at which latency is measured, in percent.
 pub(crate) const LATENCY_PERCENTS: [u8; 3] = [10, 50, 90];
 

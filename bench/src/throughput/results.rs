@@ -94,19 +94,19 @@ impl Results {
     /// Every figure that any sample has, in their order.
     pub(crate) fn figures(&self) -> Vec<String> {
         let mut names: Vec<String> = self.samples.iter().flat_map(|sample| sample.figures.keys().cloned()).collect();
-        names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+        names.sort_by_key(|name| natural(name));
         names.dedup();
         names
     }
 
     /// How far the twins are apart, of one: the median ratio's distance from one, or where single repetitions differ more, half
-    /// of their spread. None without twins or without that figure of both.
+    /// of their spread. None without twins, or where fewer than three repetitions have that figure of both.
     pub(crate) fn noise(&self, figure: &str) -> Option<f64> {
         let (one, other) = self.twins()?;
         let (one, other) = (self.values(one, figure), self.values(other, figure));
         let ratios =
             one.iter().filter_map(|(repetition, value)| Some(value / other.get(repetition).filter(|v| **v > 0.0)?));
-        let spread = Spread::of(ratios)?;
+        let spread = Spread::of(ratios).filter(|spread| spread.count >= 3)?;
         Some((spread.median - 1.0).abs().max((spread.max - spread.min) / 2.0))
     }
 
@@ -296,7 +296,7 @@ pub(crate) mod tests {
     #[test]
     fn figures_are_sorted_by_their_numbers_and_have_titles() {
         let mut names = ["tcp 16 gbps", "tcp 4 gbps", "tcp 1 gbps"];
-        names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+        names.sort_by_key(|name| natural(name));
         assert_eq!(names, ["tcp 1 gbps", "tcp 4 gbps", "tcp 16 gbps"]);
         assert_eq!(figure_kind("tcp 1 gbps").title, "TCP, 1 stream");
         assert_eq!(figure_kind("ndr 64 one way mpps").title, "NDR, 64 B, one way");

@@ -107,10 +107,10 @@ impl Page {
             "- {done} interleaved repetitions{ended}, a fresh topology for each; median (least to greatest)"
         ));
         self.line(match results.twins() {
-            Some(_) => {
+            Some(_) if results.repetitions() >= 3 => {
                 "- noise: how far a configuration and its twin, which is the same under another name, differ".to_owned()
             }
-            None => "- no twins were measured, so that nothing is known of the noise".to_owned(),
+            _ => "- without twins and three repetitions nothing is known of the noise".to_owned(),
         });
         self.line("- what may be concluded from this and what not: bench/METHOD.md");
     }
@@ -312,7 +312,11 @@ mod tests {
     fn a_page_has_every_configuration_its_noise_and_what_is_missing() {
         let results = results(
             "tcp 1 gbps",
-            &[("ours", None, &[3.0, 4.0]), ("ours (twin)", Some("ours"), &[3.1, 3.9]), ("other", None, &[0.5, 0.6])],
+            &[
+                ("ours", None, &[3.0, 4.0, 3.5]),
+                ("ours (twin)", Some("ours"), &[3.1, 3.9, 3.5]),
+                ("other", None, &[0.5, 0.6, 0.55]),
+            ],
         );
         let missing = vec![super::super::super::implementation::Missing {
             name: "kernel".to_owned(),
@@ -325,7 +329,7 @@ mod tests {
         {
             assert!(page.contains(part), "{part} is missing in\n{page}");
         }
-        assert!(page.contains("2 interleaved repetitions of 5: the run was ended early"), "{page}");
+        assert!(page.contains("3 interleaved repetitions of 5: the run was ended early"), "{page}");
     }
 
     #[test]
