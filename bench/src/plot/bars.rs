@@ -23,6 +23,8 @@ pub(crate) struct Bar {
     pub(crate) min: f64,
     /// Where it ends.
     pub(crate) max: f64,
+    /// It is at least this.
+    pub(crate) is_lower_limit: bool,
 }
 
 /// A row.
@@ -101,7 +103,9 @@ impl BarChart {
                 canvas.line((max, y - 4), (max, y + 4), INK, 1)?;
             }
             let behind = max.max(scale.place(bar.value)) + 6;
-            canvas.text((behind, y), &number(bar.value), TEXT_SIZE, INK, Anchor::Left)?;
+            let at_least = if bar.is_lower_limit { "≥ " } else { "" };
+            let label = format!("{at_least}{}", number(bar.value));
+            canvas.text((behind, y), &label, TEXT_SIZE, INK, Anchor::Left)?;
         }
         canvas.line((left, top), (left, bottom), FAINT, 1)
     }
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn every_row_and_every_value_is_named() {
         let row = |name: &str| Row { name: name.to_owned(), colour: PALETTE[0] };
-        let bar = |value: f64| Some(Bar { value, min: value * 0.9, max: value * 1.1 });
+        let bar = |value: f64| Some(Bar { value, min: value * 0.9, max: value * 1.1, is_lower_limit: true });
         let panel =
             Panel { title: "TCP, Gb/s".to_owned(), note: "more is better".to_owned(), bars: vec![bar(3.25), None] };
         let chart = BarChart {
@@ -129,7 +133,7 @@ mod tests {
             panels: vec![panel],
         };
         let text = chart.svg().expect("drawn");
-        for part in ["first", "second", "3.25", "not measured", "TCP, Gb/s", "more is better"] {
+        for part in ["first", "second", "≥ 3.25", "not measured", "TCP, Gb/s", "more is better"] {
             assert!(text.contains(part), "{part} is missing");
         }
     }

@@ -78,6 +78,7 @@ impl Campaign<'_> {
             seconds: 0.0,
             bound: None,
             figures: BTreeMap::new(),
+            lower_limits: BTreeSet::new(),
             cpu: BTreeMap::new(),
             details: Vec::new(),
             series: Vec::new(),
@@ -136,6 +137,7 @@ impl Campaign<'_> {
                 self.last.insert((name.clone(), figure.clone()), *value);
             }
             sample.figures.extend(outcome.figures);
+            sample.lower_limits.extend(outcome.lower_limits);
             sample.details.push(outcome.details);
             if let [before, .., after] = &readings[..] {
                 let used = before.until(after);

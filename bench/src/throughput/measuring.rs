@@ -41,6 +41,8 @@ pub(crate) struct Measuring<'m> {
 pub(crate) struct Measured {
     /// Figures by name ([`super::results::figure_kind`]).
     pub(crate) figures: BTreeMap<String, f64>,
+    /// Those of the figures that are only lower limits: the generator could not offer more.
+    pub(crate) lower_limits: Vec<String>,
     /// All of it.
     pub(crate) details: Value,
     /// Packets that passed the tunnel in the time that counts.
@@ -75,6 +77,7 @@ impl<'m> Measuring<'m> {
         anyhow::ensure!(result.gbps > 0.0, "TCP connects, but nothing arrives");
         Ok(Measured {
             figures: BTreeMap::from([(format!("tcp {streams} gbps"), result.gbps)]),
+            lower_limits: Vec::new(),
             packets: result.gbps * 1e9 / 8.0 * result.seconds / SEGMENT,
             details: json!({ "tcp": result }),
         })
@@ -94,6 +97,7 @@ impl<'m> Measuring<'m> {
         anyhow::ensure!(received > 0, "nothing of the flood arrives");
         Ok(Measured {
             figures: BTreeMap::from([("flood gbps".to_owned(), pps * FLOOD_PAYLOAD * 8.0 / 1e9)]),
+            lower_limits: Vec::new(),
             packets: received as f64,
             details: json!({ "flood": results }),
         })
@@ -107,10 +111,13 @@ impl<'m> Measuring<'m> {
         }
         let result = search.finish();
         let figure = |goal: &str| format!("{} {size} {} mpps", goal.to_lowercase(), way(directions));
+        let limited = result.goals.iter().filter(|goal| goal.limited_by_generator);
+        let lower_limits = limited.map(|goal| figure(&goal.goal.name)).collect();
         // A gateway that loses packets even at the lowest rate has none.
         let figures = result.goals.iter().map(|goal| (figure(&goal.goal.name), goal.rate_pps.unwrap_or(0.0) / 1e6));
         Ok(Measured {
             figures: figures.collect(),
+            lower_limits,
             packets: 0.0,
             details: json!({ "rates": result, "size": size, "directions": directions }),
         })
@@ -135,7 +142,12 @@ impl<'m> Measuring<'m> {
             }
             details.push(json!({ "percent_of_ndr": percent, "rate_pps": rate, "results": results }));
         }
-        Ok(Measured { figures, packets: 0.0, details: json!({ "latency": details, "size": size }) })
+        Ok(Measured {
+            figures,
+            lower_limits: Vec::new(),
+            packets: 0.0,
+            details: json!({ "latency": details, "size": size }),
+        })
     }
 
     fn trial(&mut self, trial: &Trial) -> anyhow::Result<Vec<TrialResult>> {

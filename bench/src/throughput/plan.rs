@@ -211,8 +211,8 @@ fn contains_any(text: &str, parts: &[String]) -> bool {
 fn durations(mode: Mode) -> Durations {
     let ms = Duration::from_millis;
     match mode {
-        Mode::Smoke => Durations { tcp: ms(1000), flood: ms(300), trial: ms(200), latency: ms(200) },
-        Mode::Quick => Durations { tcp: ms(2000), flood: ms(700), trial: ms(250), latency: ms(400) },
+        Mode::Smoke => Durations { tcp: ms(1000), flood: ms(300), trial: ms(400), latency: ms(200) },
+        Mode::Quick => Durations { tcp: ms(1700), flood: ms(700), trial: ms(400), latency: ms(400) },
         Mode::Full => Durations { tcp: ms(5000), flood: ms(2000), trial: ms(1000), latency: ms(2000) },
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Enters: samples. Leaves: spreads, ratios and the noise between twins. Never does: judge a figure without its noise.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use landbridge::datapath::stages::Stage;
 use serde::Serialize;
@@ -40,6 +40,8 @@ pub(crate) struct Sample {
     pub(crate) bound: Option<Bound>,
     /// Figures by name.
     pub(crate) figures: BTreeMap<String, f64>,
+    /// Those of them that are only lower limits: the generator could not offer more.
+    pub(crate) lower_limits: BTreeSet<String>,
     /// CPU by measure.
     pub(crate) cpu: BTreeMap<String, CpuUse>,
     /// Everything that the measures returned.
@@ -89,6 +91,12 @@ impl Results {
     /// Its middle and ends.
     pub(crate) fn spread(&self, configuration: usize, figure: &str) -> Option<Spread> {
         Spread::of(self.values(configuration, figure).into_values())
+    }
+
+    /// Whether the figure of any repetition is only a lower limit.
+    pub(crate) fn is_lower_limit(&self, configuration: usize, figure: &str) -> bool {
+        let mut own = self.samples.iter().filter(|sample| sample.configuration == configuration);
+        own.any(|sample| sample.lower_limits.contains(figure))
     }
 
     /// Every figure that any sample has, in their order.
@@ -259,6 +267,7 @@ pub(crate) mod tests {
                 seconds: 1.0,
                 bound: None,
                 figures: BTreeMap::from([(figure.to_owned(), *value)]),
+                lower_limits: BTreeSet::new(),
                 cpu: BTreeMap::new(),
                 details: Vec::new(),
                 series: Vec::new(),

@@ -123,7 +123,7 @@ impl Page {
 
     fn comparison_table(&mut self, results: &Results) {
         let columns = KEY_FIGURES.map(|figure| (figure.to_owned(), title(results, figure)));
-        self.table(results, &columns, |place, figure| results.spread(place, figure).map(cell));
+        self.table(results, &columns, |place, figure| shown(results, place, figure));
     }
 
     /// How much faster every configuration is than each other implementation.
@@ -169,7 +169,7 @@ impl Page {
             return;
         }
         self.section("Rates");
-        self.line("Mpps of IP packets of that size; NDR: nothing lost, PDR: at most 0.5 % lost.\n");
+        self.line("Mpps of IP packets of that size; NDR: nothing lost, PDR: at most 0.5 % lost; ≥: the generator had no more.\n");
         for way in ["one way", "both ways"] {
             let columns: Vec<(String, String)> = results
                 .sizes("ndr")
@@ -177,7 +177,7 @@ impl Page {
                 .flat_map(|size| ["ndr", "pdr"].map(|goal| (format!("{goal} {size} {way} mpps"), size, goal)))
                 .map(|(figure, size, goal)| (figure, format!("{} {}, {way}", goal.to_uppercase(), size_text(size))))
                 .collect();
-            self.table(results, &columns, |place, figure| results.spread(place, figure).map(cell));
+            self.table(results, &columns, |place, figure| shown(results, place, figure));
             self.line("");
         }
     }
@@ -212,7 +212,7 @@ impl Page {
         }
         self.section("CPU");
         self.line("A gateway's own CPU is its process; most of what the kernel does for it between namespaces is in the machine's.\n");
-        self.table(results, &columns, |place, figure| results.spread(place, figure).map(cell));
+        self.table(results, &columns, |place, figure| shown(results, place, figure));
     }
 
     fn stages(&mut self, results: &Results) {
@@ -282,6 +282,12 @@ fn title(results: &Results, figure: &str) -> String {
 fn ratio(comparison: Comparison) -> String {
     let mark = if comparison.within_noise { "≈ " } else { "" };
     format!("{mark}{}", digits(comparison.ratio))
+}
+
+/// A figure with its spread; a lower limit says so.
+fn shown(results: &Results, place: usize, figure: &str) -> Option<String> {
+    let at_least = if results.is_lower_limit(place, figure) { "≥ " } else { "" };
+    Some(format!("{at_least}{}", cell(results.spread(place, figure)?)))
 }
 
 /// A figure with its spread.

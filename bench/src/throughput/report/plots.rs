@@ -81,7 +81,8 @@ fn bar_chart(results: &Results, title: &str, subtitle: &str, figures: &[&str]) -
         let noise = results.noise(figure).map(|noise| format!(", noise {:.0} %", noise * 100.0)).unwrap_or_default();
         let bar = |place: &usize| {
             let spread = results.spread(*place, figure)?;
-            Some(Bar { value: spread.median, min: spread.min, max: spread.max })
+            let is_lower_limit = results.is_lower_limit(*place, figure);
+            Some(Bar { value: spread.median, min: spread.min, max: spread.max, is_lower_limit })
         };
         Panel {
             title: format!("{}, {}", kind.title, kind.unit),
