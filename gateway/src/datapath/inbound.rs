@@ -150,52 +150,32 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     /// Steps 5 to 7.
     pub(super) fn finish_inbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
         let Job { frames, notes, runs, .. } = &mut *job;
-        let mut frames = frames.drain(..).zip(notes.iter());
+        let mut packets = frames.drain(..).zip(notes.iter());
+        let mut rest = &notes[..];
         for run in runs.drain(..) {
-            let mut verdicts: ArrayVec<(Frame, Note), { landbridge_xsk::BURST }> = ArrayVec::new();
-            let newest = self.commit(&run, frames.by_ref().take(run.packets), &mut verdicts);
-            if verdicts.is_empty() {
-                continue;
-            }
+            let (of_run, behind) = rest.split_at(run.packets);
+            rest = behind;
+            let (kept, newest) = commit(&run, of_run);
             let mut account = Account::default();
-            for (frame, note) in verdicts {
+            let mut accepted = None;
+            for (i, (frame, note)) in packets.by_ref().take(run.packets).enumerate() {
+                if kept & (1 << i) == 0 {
+                    let reason = if note.authentic { DropReason::Replayed } else { DropReason::BadTag };
+                    self.drop_frame(frame, reason);
+                    continue;
+                }
                 account.packets += 1;
                 account.bytes += frame.len() as u64;
                 account.ecn = note.ecn;
-                account.data |= self.deliver(frame, note.ecn, &run, tables, now);
+                account.data |= self.deliver(frame, note.ecn, &run, &mut accepted, tables, now);
             }
-            self.account(&run, &account, newest, tables, now);
+            if kept != 0 {
+                self.account(&run, &account, newest, tables, now);
+            }
         }
-        drop(frames);
+        drop(packets);
         self.desk.put(job);
         self.transmit_lan(&tables.lan);
-    }
-
-    /// Step 5: keeps the packets that are authentic and were not seen before. True when the newest of them is newer
-    /// than all before.
-    fn commit<'a>(
-        &mut self,
-        run: &Run,
-        packets: impl Iterator<Item = (Frame, &'a Note)>,
-        kept: &mut ArrayVec<(Frame, Note), { landbridge_xsk::BURST }>,
-    ) -> bool {
-        let mut window = run.session.replay();
-        let before = window.newest();
-        for (frame, note) in packets {
-            let verdict = match note.authentic {
-                false => Some(DropReason::BadTag),
-                true if window.commit(note.counter) => None,
-                true => Some(DropReason::Replayed),
-            };
-            match verdict {
-                None => kept.push((frame, *note)),
-                Some(reason) => {
-                    self.pool.put(frame);
-                    self.stats.drop_packets(reason, 1);
-                }
-            }
-        }
-        window.newest() > before
     }
 
     /// Step 6.
@@ -240,7 +220,16 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     /// Step 7; true when the packet was data: no keepalive, and nothing of the control channel.
-    fn deliver(&mut self, mut frame: Frame, ecn: u8, run: &Run, tables: &Tables, now: Instant) -> bool {
+    /// `accepted` is the source of the last packet that this peer was found to own.
+    fn deliver(
+        &mut self,
+        mut frame: Frame,
+        ecn: u8,
+        run: &Run,
+        accepted: &mut Option<IpAddr>,
+        tables: &Tables,
+        now: Instant,
+    ) -> bool {
         frame.advance(TransportHeader::LEN);
         frame.truncate(frame.len() - TAG_LEN);
         if frame.is_empty() {
@@ -252,7 +241,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.pass_to_channel(frame, run, now);
             return false;
         }
-        match accept(&mut frame, ecn, run.session.peer, tables) {
+        match accept(&mut frame, ecn, run.session.peer, accepted, tables) {
             Ok(()) => {
                 if self.out.is_full() {
                     self.transmit_lan(&tables.lan);
@@ -281,6 +270,19 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 }
 
+/// Step 5: the set of the packets that are authentic and were not seen before, one bit for each, and whether the newest of
+/// them is newer than all before.
+fn commit(run: &Run, notes: &[Note]) -> (u64, bool) {
+    const { assert!(landbridge_xsk::BURST <= u64::BITS as usize, "a bit for each packet of a burst") };
+    let mut window = run.session.replay();
+    let before = window.newest();
+    let mut kept = 0_u64;
+    for (i, note) in notes.iter().enumerate() {
+        kept |= u64::from(note.authentic && window.commit(note.counter)) << i;
+    }
+    (kept, window.newest() > before)
+}
+
 /// Steps 1 to 3 for one datagram.
 #[inline]
 fn admit<'a>(
@@ -290,18 +292,19 @@ fn admit<'a>(
     locked: &mut Locked<'a>,
 ) -> Result<(&'a Arc<Session>, u64), DropReason> {
     let TransportHeader { receiver, counter } = TransportHeader::parse(payload)?;
-    let session = tables.session(receiver).ok_or(DropReason::UnknownIndex)?;
-    if session.is_expired(now) || counter >= session.limits.reject_after_messages {
-        return Err(DropReason::SessionExpired);
-    }
-    if !matches!(locked, Some((last, _)) if Arc::ptr_eq(last, session)) {
+    if !matches!(locked, Some((last, _)) if last.local_index == receiver) {
+        let session = tables.session(receiver).ok_or(DropReason::UnknownIndex)?;
+        if session.is_expired(now) {
+            return Err(DropReason::SessionExpired);
+        }
         // The lock held is given up before the next one is taken, so that lanes cannot wait in a circle.
         *locked = None;
         *locked = Some((session, session.replay()));
     }
     match locked {
-        Some((_, window)) if window.would_reject(counter) => Err(DropReason::Replayed),
-        _ => Ok((session, counter)),
+        Some((session, _)) if counter >= session.limits.reject_after_messages => Err(DropReason::SessionExpired),
+        Some((session, window)) if !window.would_reject(counter) => Ok((session, counter)),
+        _ => Err(DropReason::Replayed),
     }
 }
 
@@ -325,14 +328,23 @@ fn begin_run(job: &mut Job, session: &Arc<Session>, origin: Origin) {
 
 /// Cuts the packet to its own length and decides whether this peer may send it.
 #[inline]
-fn accept(frame: &mut Frame, ecn: u8, peer: PeerId, tables: &Tables) -> Result<(), DropReason> {
+fn accept(
+    frame: &mut Frame,
+    ecn: u8,
+    peer: PeerId,
+    accepted: &mut Option<IpAddr>,
+    tables: &Tables,
+) -> Result<(), DropReason> {
     let packet = inner::parse(frame.data())?;
-    let owner = match packet.source {
-        IpAddr::V4(source) => tables.routes.lookup_v4(source),
-        IpAddr::V6(source) => tables.routes.lookup_v6(source),
-    };
-    if owner != Some(peer) {
-        return Err(DropReason::SourceNotAllowed);
+    if *accepted != Some(packet.source) {
+        let owner = match packet.source {
+            IpAddr::V4(source) => tables.routes.lookup_v4(source),
+            IpAddr::V6(source) => tables.routes.lookup_v6(source),
+        };
+        if owner != Some(peer) {
+            return Err(DropReason::SourceNotAllowed);
+        }
+        *accepted = Some(packet.source);
     }
     frame.truncate(packet.len);
     inner::take_outer_ecn(frame.data_mut(), ecn)
