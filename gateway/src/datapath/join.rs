@@ -16,7 +16,7 @@
 use std::io::IoSlice;
 
 use arrayvec::ArrayVec;
-use landbridge_xsk::{BURST, Burst};
+use landbridge_xsk::{BURST, Frame};
 
 use super::checksum::Sum;
 use super::flow::{Class, Packet, classify};
@@ -61,10 +61,15 @@ pub struct Joined {
 
 /// The largest IP packet.
 const PACKET_MAX: usize = 65_535;
+/// Packets that are joined together at most: two bursts, as a super-packet of 64 KiB often begins in the middle of one.
+pub(super) const PACKETS: usize = 2 * BURST;
 /// Slices of one write: the device's header and each packet.
-const SLICES_MAX: usize = BURST + 1;
+const SLICES_MAX: usize = PACKETS + 1;
+/// Groups among which a packet's own is looked for, from the last one on. With more flows at once joining gains little,
+/// and looking costs more.
+const GROUPS_SEEN: usize = 16;
 const NONE: u8 = u8::MAX;
-const _: () = assert!(BURST < NONE as usize, "indices of frames fit a byte");
+const _: () = assert!(PACKETS < NONE as usize, "indices of frames fit a byte");
 
 /// Packets that are written together.
 #[derive(Debug, Clone, Copy)]
@@ -85,10 +90,14 @@ struct Group {
 /// Joins bursts; keeps its scratch between them.
 #[derive(Debug)]
 pub struct Joiner {
-    packets: ArrayVec<Packet, BURST>,
+    packets: ArrayVec<Packet, PACKETS>,
     /// The packet after this one in its group.
-    next: [u8; BURST],
-    groups: ArrayVec<Group, BURST>,
+    next: [u8; PACKETS],
+    groups: ArrayVec<Group, PACKETS>,
+    /// So many of the first packets were found to be one group before.
+    known: usize,
+    /// Which packets are left for the next time.
+    left: [bool; PACKETS],
 }
 
 impl Default for Joiner {
@@ -101,30 +110,96 @@ impl Joiner {
     /// A joiner with empty scratch.
     #[must_use]
     pub fn new() -> Self {
-        Self { packets: ArrayVec::new(), next: [NONE; BURST], groups: ArrayVec::new() }
+        Self {
+            packets: ArrayVec::new(),
+            next: [NONE; PACKETS],
+            groups: ArrayVec::new(),
+            known: 0,
+            left: [false; PACKETS],
+        }
     }
 
-    /// Writes every packet of the burst, joined where `offloads` allow. `write` gets the slices of one write and
-    /// the number of packets in them. The frames stay in the burst, for the caller to put back into its pool; their
-    /// content is spent.
+    /// Writes every packet (at most two bursts of them), joined where `offloads` allow. `write` gets the slices of one write
+    /// and the number of packets in them. The frames stay, for the caller to put back into its pool; their content is spent.
+    ///
+    /// # Panics
+    /// When there are more packets.
     pub fn join(
         &mut self,
-        burst: &mut Burst,
+        packets: &mut [Frame],
         offloads: Offloads,
         write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
     ) -> Joined {
+        self.known = 0;
+        self.sort_all(packets, offloads);
+        self.write_groups(self.groups.len(), packets, write)
+    }
+
+    /// As [`Joiner::join`], but the last group stays unwritten if more packets may continue it and other groups are written:
+    /// [`Joiner::leaves`] tells which packets are in it. The first `known` packets are those that it left the last time.
+    pub(super) fn join_complete(
+        &mut self,
+        packets: &mut [Frame],
+        known: usize,
+        offloads: Offloads,
+        write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
+    ) -> Joined {
+        self.known = known;
+        self.sort_all(packets, offloads);
+        let is_open = self.groups.len() > 1 && self.groups.last().is_some_and(|last| !last.closed);
+        let complete = self.groups.len() - usize::from(is_open);
+        let joined = self.write_groups(complete, packets, write);
+        if let Some(group) = self.groups.get(complete).copied() {
+            let mut i = group.first;
+            while i != NONE {
+                self.left[usize::from(i)] = true;
+                i = self.next[usize::from(i)];
+            }
+        }
+        joined
+    }
+
+    /// As [`Joiner::join`], when the first `known` packets are those that [`Joiner::join_complete`] left.
+    pub(super) fn join_rest(
+        &mut self,
+        packets: &mut [Frame],
+        known: usize,
+        offloads: Offloads,
+        write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
+    ) -> Joined {
+        self.known = known;
+        self.sort_all(packets, offloads);
+        self.write_groups(self.groups.len(), packets, write)
+    }
+
+    /// Whether a packet was left by the last [`Joiner::join_complete`].
+    pub(super) fn leaves(&self, packet: usize) -> bool {
+        self.left[packet]
+    }
+
+    fn sort_all(&mut self, packets: &[Frame], offloads: Offloads) {
         self.packets.clear();
         self.groups.clear();
-        for i in 0..burst.len() {
-            let packet = classify(burst[i].data(), offloads);
+        self.left.fill(false);
+        for (i, frame) in packets.iter().enumerate() {
+            let packet = classify(frame.data(), offloads);
             self.packets.push(packet);
             self.next[i] = NONE;
-            self.sort(burst, i);
+            self.sort(packets, i);
         }
+    }
+
+    /// Writes the first of the groups.
+    fn write_groups(
+        &self,
+        count: usize,
+        packets: &mut [Frame],
+        write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
+    ) -> Joined {
         let mut joined = Joined::default();
-        for g in 0..self.groups.len() {
+        for g in 0..count {
             let group = self.groups[g];
-            match self.write(group, burst, write) {
+            match self.write(group, packets, write) {
                 WriteOutcome::Written => {
                     joined.packets += usize::from(group.count);
                     joined.bytes += self.bytes(group);
@@ -132,7 +207,7 @@ impl Joiner {
                 }
                 WriteOutcome::Failed => joined.failed += usize::from(group.count),
                 WriteOutcome::Full => {
-                    joined.full = self.groups[g..].iter().map(|group| usize::from(group.count)).sum();
+                    joined.full = self.groups[g..count].iter().map(|group| usize::from(group.count)).sum();
                     break;
                 }
             }
@@ -141,7 +216,7 @@ impl Joiner {
     }
 
     /// Puts packet `i` into the open group of its flow or into one of its own.
-    fn sort(&mut self, burst: &Burst, i: usize) {
+    fn sort(&mut self, burst: &[Frame], i: usize) {
         let packet = self.packets[i];
         let mut opens = false;
         match packet.class {
@@ -149,8 +224,10 @@ impl Joiner {
             Class::Unordered => self.groups.iter_mut().for_each(|group| group.closed = true),
             Class::Flow { joinable } => {
                 opens = joinable && !packet.ends;
-                let open = self.groups.iter().rposition(|group| self.is_open_for(group, burst, i));
-                if let Some(g) = open {
+                // A group that is not looked at stays behind the one that is opened in its place.
+                let seen = self.groups.len().saturating_sub(GROUPS_SEEN);
+                let open = self.groups[seen..].iter().rposition(|group| self.is_open_for(group, burst, i));
+                if let Some(g) = open.map(|g| seen + g) {
                     if joinable && self.continues(g, burst, i) {
                         self.append(g, i);
                         return;
@@ -164,7 +241,7 @@ impl Joiner {
         self.groups.push(Group { first: i, last: i, count: 1, closed: !opens, verified: false, same_id: false, len });
     }
 
-    fn is_open_for(&self, group: &Group, burst: &Burst, i: usize) -> bool {
+    fn is_open_for(&self, group: &Group, burst: &[Frame], i: usize) -> bool {
         let first = &self.packets[usize::from(group.first)];
         !group.closed
             && first.flow == self.packets[i].flow
@@ -172,7 +249,7 @@ impl Joiner {
     }
 
     /// Whether packet `i`, of the group's flow, is what a segmenter would cut next.
-    fn continues(&mut self, g: usize, burst: &Burst, i: usize) -> bool {
+    fn continues(&mut self, g: usize, burst: &[Frame], i: usize) -> bool {
         let group = self.groups[g];
         let first = self.packets[usize::from(group.first)];
         let last = self.packets[usize::from(group.last)];
@@ -190,11 +267,11 @@ impl Joiner {
             }
             self.groups[g].same_id = same;
         }
-        if !group.verified && !first.is_intact(first_bytes) {
+        if !group.verified && usize::from(group.first) >= self.known && !first.is_intact(first_bytes) {
             return false;
         }
         self.groups[g].verified = true;
-        packet.is_intact(bytes)
+        i < self.known || packet.is_intact(bytes)
     }
 
     fn append(&mut self, g: usize, i: usize) {
@@ -221,7 +298,7 @@ impl Joiner {
     fn write(
         &self,
         group: Group,
-        burst: &mut Burst,
+        burst: &mut [Frame],
         write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
     ) -> WriteOutcome {
         let first = self.packets[usize::from(group.first)];

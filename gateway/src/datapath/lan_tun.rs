@@ -1,8 +1,8 @@
 //! A queue of the TUN device as a lan side, alone or beside rings ([`super::lan`]), with segmentation offload in both directions.
 //!
 //! Enters: super-packets, split into segments ([`super::segment`]); inner packets, joined into super-packets
-//! ([`super::join`]). Leaves: the same. Never does: block, or keep a packet beyond the call but for segments
-//! that the caller's burst had no room for.
+//! ([`super::join`]). Leaves: the same. Never does: block, or keep a packet beyond the flush but for
+//! segments that the caller's burst had no room for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,7 +13,8 @@ use landbridge_xsk::tun::VNET_HDR_LEN;
 use landbridge_xsk::{Burst, Frame, Pool, TunQueue};
 use rustix::event::{PollFd, PollFlags};
 
-use super::join::{Joiner, Offloads, WriteOutcome};
+use super::hold::Holder;
+use super::join::{Offloads, WriteOutcome};
 use super::lan_table::LanTable;
 use super::segment;
 use super::side::{Lan, PollSet};
@@ -29,7 +30,7 @@ const BACKLOG: usize = 1024;
 pub struct LanTun {
     queue: TunQueue,
     offloads: Offloads,
-    joiner: Joiner,
+    holder: Holder,
     buffer: Box<[u8]>,
     backlog: VecDeque<Frame>,
 }
@@ -39,7 +40,28 @@ impl LanTun {
     #[must_use]
     pub fn new(queue: TunQueue, offloads: Offloads) -> Self {
         let buffer = vec![0; READ_MAX].into();
-        Self { queue, offloads, joiner: Joiner::new(), buffer, backlog: VecDeque::with_capacity(BACKLOG) }
+        let backlog = VecDeque::with_capacity(BACKLOG);
+        Self { queue, offloads, holder: Holder::new(), buffer, backlog }
+    }
+
+    /// Writes what is held; all of it, or all but what further packets may continue.
+    fn write(&mut self, all: bool, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
+        let Self { queue, holder, offloads, .. } = self;
+        let mut failure = None;
+        let joined = holder.write(all, *offloads, pool, &mut |slices, _| match queue.write(slices) {
+            Ok(true) => WriteOutcome::Written,
+            Ok(false) => WriteOutcome::Full,
+            Err(error) => {
+                failure = Some(error);
+                WriteOutcome::Failed
+            }
+        });
+        stats.lan_tx_packets.add(joined.packets as u64);
+        stats.lan_tx_bytes.add(joined.bytes as u64);
+        stats.lan_tx_super_packets.add(joined.super_packets as u64);
+        stats.drop_packets(DropReason::LanFull, joined.full as u64);
+        stats.drop_packets(DropReason::LanError, joined.failed as u64);
+        failure.map_or(Ok(()), Err)
     }
 }
 
@@ -76,29 +98,17 @@ impl Lan for LanTun {
         _table: &LanTable,
         stats: &LaneStats,
     ) -> io::Result<()> {
-        let Self { queue, joiner, offloads, .. } = self;
-        let mut failure = None;
-        let joined = joiner.join(frames, *offloads, &mut |slices, _| match queue.write(slices) {
-            Ok(true) => WriteOutcome::Written,
-            Ok(false) => WriteOutcome::Full,
-            Err(error) => {
-                failure = Some(error);
-                WriteOutcome::Failed
-            }
-        });
-        for frame in frames.drain(..) {
-            pool.put(frame);
+        let mut result = Ok(());
+        self.holder.take(frames);
+        while !frames.is_empty() {
+            result = result.and(self.write(false, pool, stats));
+            self.holder.take(frames);
         }
-        stats.lan_tx_packets.add(joined.packets as u64);
-        stats.lan_tx_bytes.add(joined.bytes as u64);
-        stats.lan_tx_super_packets.add(joined.super_packets as u64);
-        stats.drop_packets(DropReason::LanFull, joined.full as u64);
-        stats.drop_packets(DropReason::LanError, joined.failed as u64);
-        failure.map_or(Ok(()), Err)
+        result
     }
 
-    fn flush(&mut self, _pool: &mut Pool, _stats: &LaneStats) -> io::Result<()> {
-        Ok(())
+    fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
+        self.write(true, pool, stats)
     }
 
     fn poll_set<'a>(&'a self, into: &mut PollSet<'a>) {
@@ -109,5 +119,6 @@ impl Lan for LanTun {
         for frame in self.backlog.drain(..) {
             pool.put(frame);
         }
+        self.holder.close(pool);
     }
 }

@@ -9,6 +9,7 @@ pub mod checksum;
 mod desk;
 mod flow;
 mod handover;
+mod hold;
 mod inbound;
 pub mod inner;
 mod jobs;

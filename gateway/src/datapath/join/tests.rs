@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::datapath::crafted::{ACK, Crafted, FIN, PSH, any_packet, burst, frame, pool, received};
+use crate::datapath::hold::Holder;
 use crate::datapath::segment::split;
 
 const ALL: Offloads = Offloads { tso: true, uso: true };
@@ -45,6 +46,28 @@ fn a_stream_of_full_segments_is_one_write() {
     let total = bytes.iter().map(Vec::len).sum();
     assert_eq!(joined, Joined { packets: 41, bytes: total, super_packets: 1, full: 0, failed: 0 });
     assert_eq!(received(&writes[0]), bytes);
+}
+
+#[test]
+fn a_super_packet_does_not_end_where_a_burst_does() {
+    let packets: Vec<_> = stream(1, 5 * BURST as u32, 1368).iter().map(Crafted::bytes).collect();
+    let (mut pool, mut holder, mut counts) = (pool(512, 0), Holder::new(), Vec::new());
+    let mut write = |_: &[IoSlice<'_>], count| {
+        counts.push(count);
+        WriteOutcome::Written
+    };
+    for part in packets.chunks(BURST) {
+        let mut burst = burst(&mut pool, part);
+        holder.take(&mut burst);
+        while !burst.is_empty() {
+            holder.write(false, ALL, &mut pool, &mut write);
+            holder.take(&mut burst);
+        }
+    }
+    holder.write(true, ALL, &mut pool, &mut write);
+    // 47 packets of this length fill 64 KiB.
+    assert_eq!(counts, [47, 47, 47, 47, 47, 47, 38]);
+    assert_eq!(pool.free(), pool.total());
 }
 
 #[test]
@@ -251,8 +274,9 @@ proptest! {
 
     #[test]
     fn every_flow_keeps_its_order_and_bytes(
-        runs in proptest::collection::vec(any_run(), 1..5),
-        order in proptest::collection::vec(any::<prop::sample::Index>(), BURST),
+        runs in proptest::collection::vec(any_run(), 1..9),
+        order in proptest::collection::vec(any::<prop::sample::Index>(), 5 * BURST),
+        cuts in proptest::collection::vec((1..=BURST, any::<bool>()), 5 * BURST),
     ) {
         let mut queues: Vec<_> = runs.into_iter().map(|run| run.into_iter().peekable()).collect();
         let mut packets = Vec::new();
@@ -264,15 +288,34 @@ proptest! {
             let queue = index.index(queues.len());
             packets.extend(queues[queue].next());
         }
-        let mut pool = pool(64, 0);
+        let mut pool = pool(512, 0);
         let mut arrived = Vec::new();
-        Joiner::new().join(&mut burst(&mut pool, &packets), ALL, &mut |slices, count| {
+        let mut write = |slices: &[IoSlice<'_>], count| {
             let write: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
             let packets = received(&write);
             assert_eq!(packets.len(), count);
             arrived.extend(packets);
             WriteOutcome::Written
-        });
+        };
+        // In bursts of any length, with flushes in any place.
+        let mut holder = Holder::new();
+        let (mut rest, mut joined) = (packets.as_slice(), 0);
+        for (len, flush) in cuts {
+            let (part, after) = rest.split_at(len.min(rest.len()));
+            rest = after;
+            let mut burst = burst(&mut pool, part);
+            holder.take(&mut burst);
+            while !burst.is_empty() {
+                joined += holder.write(false, ALL, &mut pool, &mut write).packets;
+                holder.take(&mut burst);
+            }
+            if flush {
+                joined += holder.write(true, ALL, &mut pool, &mut write).packets;
+            }
+        }
+        joined += holder.write(true, ALL, &mut pool, &mut write).packets;
+        prop_assert_eq!(joined, packets.len());
+        prop_assert_eq!(pool.free(), pool.total());
         // A packet whose length was damaged to be shorter is written without what follows it, as padding is.
         for packet in &mut packets {
             if let Ok(inner) = crate::datapath::inner::parse(packet) {
@@ -288,7 +331,7 @@ proptest! {
         let whole = Crafted::read(&Crafted { flags, ..whole }.bytes());
         let read = whole.super_packet(segment_len);
         let mut pool = pool(128, 0);
-        let mut frames = Burst::new();
+        let mut frames = landbridge_xsk::Burst::new();
         split(&read, &mut pool, &mut |frame| frames.push(frame)).expect("a sound super-packet");
         let mut writes = Vec::new();
         let joined = Joiner::new().join(&mut frames, ALL, &mut |slices, _| {
@@ -302,7 +345,7 @@ proptest! {
     #[test]
     fn any_bytes_are_written_as_they_are(bytes in proptest::collection::vec(any::<u8>(), 1..100)) {
         let mut pool = pool(64, 0);
-        let mut one = Burst::new();
+        let mut one = landbridge_xsk::Burst::new();
         one.push(frame(&mut pool, &bytes));
         let joined = Joiner::new().join(&mut one, ALL, &mut |slices, count| {
             assert_eq!((slices.len(), count), (2, 1));
