@@ -4,12 +4,12 @@
 //! checksum stands in a packet. Sums are kept in the machine's byte order, which RFC 1071 (section 2, B)
 //! allows, so no word is swapped on the way.
 
+use landbridge_xsk::sum;
+
 /// A ones' complement sum that has not been folded to 16 bits. It has room for 2^32 words, far more than a packet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sum(u64);
 
-/// Bytes taken per step: wide enough to keep two vector accumulators busy.
-const STEP: usize = 32;
 const LOW: u64 = 0xffff_ffff;
 
 impl Sum {
@@ -20,16 +20,7 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let (steps, tail) = bytes.as_chunks::<STEP>();
-        let (mut low, mut high) = ([0_u64; STEP / 8], [0_u64; STEP / 8]);
-        for step in steps {
-            for (i, word) in step.as_chunks::<8>().0.iter().enumerate() {
-                let word = u64::from_ne_bytes(*word);
-                low[i] += word & LOW;
-                high[i] += word >> 32;
-            }
-        }
-        Self(low.iter().sum::<u64>() + high.iter().sum::<u64>() + sum_tail(tail))
+        Self(sum::words(bytes))
     }
 
     /// Copies `from` over `to` (of the same length) and sums it on the way: one pass over memory, not two.
@@ -39,20 +30,7 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn of_copy(to: &mut [u8], from: &[u8]) -> Self {
-        assert_eq!(to.len(), from.len(), "a copy has the length of its original");
-        let (to_steps, to_tail) = to.as_chunks_mut::<STEP>();
-        let (steps, tail) = from.as_chunks::<STEP>();
-        let (mut low, mut high) = ([0_u64; STEP / 8], [0_u64; STEP / 8]);
-        for (to, step) in to_steps.iter_mut().zip(steps) {
-            *to = *step;
-            for (i, word) in step.as_chunks::<8>().0.iter().enumerate() {
-                let word = u64::from_ne_bytes(*word);
-                low[i] += word & LOW;
-                high[i] += word >> 32;
-            }
-        }
-        to_tail.copy_from_slice(tail);
-        Self(low.iter().sum::<u64>() + high.iter().sum::<u64>() + sum_tail(tail))
+        Self(sum::words_of_copy(to, from))
     }
 
     /// Adds another sum, of bytes that begin at an even place of the packet.
@@ -124,23 +102,6 @@ impl Sum {
     pub fn pseudo(addresses: &[u8], protocol: u8) -> Self {
         Self::of(addresses).plus_u16(u16::from(protocol))
     }
-}
-
-#[inline]
-fn sum_tail(tail: &[u8]) -> u64 {
-    let (words, rest) = tail.as_chunks::<4>();
-    let mut sum = 0;
-    for word in words {
-        sum += u64::from(u32::from_ne_bytes(*word));
-    }
-    let (pairs, odd) = rest.as_chunks::<2>();
-    for pair in pairs {
-        sum += u64::from(u16::from_ne_bytes(*pair));
-    }
-    for byte in odd {
-        sum += u64::from(u16::from_ne_bytes([*byte, 0]));
-    }
-    sum
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod reuseport;
 mod ring;
 pub mod scheduling;
 pub mod socket;
+pub mod sum;
 mod sys;
 pub mod ticks;
 pub mod tun;
