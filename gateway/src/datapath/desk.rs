@@ -4,7 +4,7 @@
 //! transmit, or hand anything over that nobody idle is there to take.
 //!
 //! 1. A burst's packets are collected in a job from a fixed stock ([`Desk::job`]) and staged ([`Desk::stage`]).
-//! 2. With one job, one lane, or no idle lane, the owner does it on the spot ([`Desk::work`]); this costs no
+//! 2. With one job, one lane, no idle lane, or no core to spare ([`super::crowding`]), the owner does it on the spot ([`Desk::work`]); this costs no
 //!    atomic operation but one load.
 //! 3. Else each job goes on the lane's [`Board`], its slot's number on the lane's deque, and one sleeping lane
 //!    is roused. Owner and thieves take from the old end, so that the oldest jobs are done first.
@@ -53,6 +53,8 @@ pub(crate) struct Desk {
     abroad: [VecDeque<u16>; DIRECTIONS],
     done: [VecDeque<Box<Job>>; DIRECTIONS],
     idle: bool,
+    /// Every core is busy: help would only be taken from others.
+    crowded: bool,
 }
 
 /// How many jobs were done, and for whom.
@@ -81,6 +83,7 @@ pub(crate) fn desks(wakers: Vec<Waker>) -> Vec<Desk> {
         abroad: std::array::from_fn(|_| VecDeque::with_capacity(JOBS)),
         done: std::array::from_fn(|_| VecDeque::with_capacity(JOBS)),
         idle: false,
+        crowded: false,
     };
     workers.into_iter().enumerate().map(desk).collect()
 }
@@ -109,7 +112,8 @@ impl Desk {
         if self.staged.is_empty() {
             return 0;
         }
-        let alone = self.crew.boards.len() == 1 || self.staged.len() < 2 || self.crew.helpers.idle() == 0;
+        let alone =
+            self.crew.boards.len() == 1 || self.staged.len() < 2 || self.crowded || self.crew.helpers.idle() == 0;
         if alone && self.is_home() {
             let jobs = self.staged.len();
             for mut job in self.staged.drain(..) {
@@ -208,6 +212,11 @@ impl Desk {
             true => self.crew.helpers.enter_idle(),
             false => self.crew.helpers.leave_idle(),
         }
+    }
+
+    /// Says whether there is a core to spare for a helper.
+    pub(crate) fn set_crowded(&mut self, crowded: bool) {
+        self.crowded = crowded;
     }
 
     /// Says that the lane is about to sleep. False when there is something to do after all.

@@ -6,6 +6,7 @@
 
 mod channel;
 pub mod checksum;
+mod crowding;
 mod desk;
 mod flow;
 mod handover;

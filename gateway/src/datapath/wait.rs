@@ -4,7 +4,7 @@
 //! where cores are scarce.
 //!
 //! 1. A turn that found nothing makes the lane idle: others may give it their jobs.
-//! 2. With rings and cores to spare, look into the rings a few times; as often as that lately helped.
+//! 2. With rings, and a core that nobody else wants ([`super::crowding`]), look into the rings a few times; as often as that lately helped.
 //! 3. Lie down: whoever makes work from here on wakes this lane. Look once more.
 //! 4. Poll both sides and the waker. The first sleep after work is short, to send what a ring may have kept.
 
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use landbridge_xsk::Pool;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::crowding::Crowding;
 use super::lane::{Lane, Turn};
 use super::side::{Lan, PollSet, Wan};
 use super::stages::Stage;
@@ -32,14 +33,19 @@ struct Rest {
     spins: u32,
     settled: bool,
     fruitless: u32,
+    crowded: bool,
 }
 
 /// Runs a lane until it is told to stop, and returns its pool with every frame that came home.
 pub(super) fn run<W: Wan, L: Lan>(mut lane: Lane<W, L>, spins: bool) -> Pool {
     let spins = if spins && (lane.wan.has_rings() || lane.lan.has_rings()) { SPINS_MIN } else { 0 };
-    let mut rest = Rest { spins, settled: false, fruitless: 0 };
+    let mut rest = Rest { spins, settled: false, fruitless: 0, crowded: false };
+    let mut crowding = Crowding::of_this_thread(Instant::now());
     loop {
-        match lane.poll_once(Instant::now()) {
+        let now = Instant::now();
+        rest.crowded = crowding.look(now);
+        lane.desk.set_crowded(rest.crowded);
+        match lane.poll_once(now) {
             Turn::Busy => {
                 lane.desk.set_idle(false);
                 (rest.settled, rest.fruitless) = (false, 0);
@@ -59,7 +65,7 @@ pub(super) fn run<W: Wan, L: Lan>(mut lane: Lane<W, L>, spins: bool) -> Pool {
 
 impl Rest {
     fn take<W: Wan, L: Lan>(&mut self, lane: &mut Lane<W, L>) {
-        if self.spin(lane) || !lane.desk.lie_down() {
+        if (!self.crowded && self.spin(lane)) || !lane.desk.lie_down() {
             return;
         }
         lane.stats.sleeps.add(1);

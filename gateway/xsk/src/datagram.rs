@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use libc::{c_int, c_void, cmsghdr, mmsghdr, msghdr};
+use libc::{c_int, cmsghdr, mmsghdr, msghdr};
 
 /// Most messages of one [`Inbox::receive`].
 pub const MESSAGES: usize = 64;
@@ -122,7 +122,7 @@ impl Inbox {
         for (header, lens) in headers.iter().zip(&mut self.lens).take(came) {
             // SAFETY: the kernel filled these.
             let header = unsafe { header.assume_init_ref() };
-            *lens = (header.msg_len, header.msg_hdr.msg_controllen as usize);
+            *lens = (header.msg_len, header.msg_hdr.msg_controllen as _);
         }
         self.count = came;
         Ok(came)
@@ -248,7 +248,7 @@ fn each_control(mut bytes: &[u8], mut see: impl FnMut(c_int, c_int, &[u8])) {
         // SAFETY: the bytes are at least a header long, a read of unaligned memory is allowed so, and every bit pattern is
         // a header.
         let header: cmsghdr = unsafe { bytes.as_ptr().cast::<cmsghdr>().read_unaligned() };
-        let len = header.cmsg_len as usize;
+        let len: usize = header.cmsg_len as _;
         let Some(data) = bytes.get(header_len..len) else { return };
         see(header.cmsg_level, header.cmsg_type, data);
         bytes = bytes.get(len.next_multiple_of(align_of::<usize>())..).unwrap_or_default();
@@ -297,8 +297,6 @@ fn name_of(address: SocketAddr) -> (Name, libc::socklen_t) {
         }
     }
 }
-
-const _: () = assert!(size_of::<*const c_void>() == align_of::<usize>());
 
 #[cfg(test)]
 mod tests {
