@@ -15,8 +15,10 @@ use super::forwarding::{Exit, Forwarding, Routed, Taken};
 use super::netlink::News;
 use super::paths::Network as _;
 
-/// Reading may take this part of the control task's time.
+/// Reading may take one part in so many of the control task's time.
 const SHARE: u32 = 10;
+/// But news are never kept waiting for longer: what was slow may only have been a busy machine.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// After a failure to read.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -66,7 +68,8 @@ impl Control {
         match self.read_lan() {
             Ok(()) => {
                 let spent = started.elapsed();
-                self.following.not_before = Some(Instant::now() + spent * SHARE);
+                tracing::debug!(?spent, "routes and neighbours of the lan are read");
+                self.following.not_before = Some(Instant::now() + (spent * SHARE).min(PAUSE_MAX));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot read routes and neighbours of the lan");
