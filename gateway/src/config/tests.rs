@@ -134,6 +134,12 @@ fn every_toml_mistake_is_named_with_its_place_and_what_is_expected() {
         (format!("{head}[wan]\nring = 1000"), "`wan.ring`: 1000: expected a power of two"),
         (format!("{head}[wan]\ncopy = \"yes\""), "`wan.copy`: a string: expected true or false"),
         (format!("{head}[wan]\nring = 4096\n[lanes]\nframes = 8192"), "`lanes.frames`: 8192 frames cannot fill rings of 4096 entries"),
+        (format!("{head}[lan]\nbackend = \"bridge\""), "`lan.backend`: \"bridge\": expected \"auto\", \"tun\" or \"xdp\""),
+        (format!("{head}[lan]\nbackend = \"xdp\""), "lb0.toml:3:1: `lan.interfaces`: missing: expected lan.interfaces, the interfaces"),
+        (
+            format!("{head}[wan]\nbackend = \"xdp\"\ninterfaces = [\"eth0\"]\n[lan]\nbackend = \"xdp\"\ninterfaces = [\"eth0\"]"),
+            "`lan.interfaces`: eth0: expected an interface that is not a wan interface too",
+        ),
         (format!("{head}[lanes]\ncount = 0"), "`lanes.count`: 0: expected a number of lanes"),
         (format!("{head}[metrics]\nlisten = \"9586\""), "`metrics.listen`: \"9586\": expected an IP address and a port"),
         (format!("{head}[peer]\n"), "`peer`: a table: expected sections [[peer]]"),
