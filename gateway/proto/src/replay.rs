@@ -7,24 +7,44 @@ use crate::constants::REJECT_AFTER_MESSAGES;
 
 /// How far behind the greatest counter a packet may be.
 pub const WINDOW: u64 = 8192;
+/// How far where packets come by several source ports, and so by several lanes: one of them may be held up for some
+/// milliseconds while the others go on, at a million packets in a second.
+pub const DEEP_WINDOW: u64 = 65_536;
 
 const WORD: u64 = u64::BITS as u64;
-/// One word more than the window needs: the greatest counter's own word is only partly in use.
-const WORDS: u64 = WINDOW / WORD + 1;
+/// More words than the window needs, as the greatest counter's own word is only partly in use; a power of two.
+const fn words(window: u64) -> u64 {
+    (window / WORD + 1).next_power_of_two()
+}
 
-/// An 8192-deep window of seen counters.
+/// A window of seen counters, 8192 deep unless it is deepened.
 #[derive(Debug)]
 pub struct ReplayWindow {
     /// The greatest counter seen, plus one; zero when nothing was.
     end: u64,
-    seen: [u64; WORDS as usize],
+    window: u64,
+    /// As many words as a power of two.
+    seen: Box<[u64]>,
 }
 
 impl ReplayWindow {
     /// A window in which nothing was seen.
     #[must_use]
     pub fn new() -> Self {
-        Self { end: 0, seen: [0; WORDS as usize] }
+        Self { end: 0, window: WINDOW, seen: vec![0; words(WINDOW) as usize].into() }
+    }
+
+    /// Looks further back from here on. Counters of which nothing is known any more stay refused.
+    pub fn deepen(&mut self) {
+        if self.window == DEEP_WINDOW {
+            return;
+        }
+        let mut seen: Box<[u64]> = vec![u64::MAX; words(DEEP_WINDOW) as usize].into();
+        let known = self.end.div_ceil(WORD);
+        for word in known.saturating_sub(self.seen.len() as u64)..known {
+            seen[word as usize % words(DEEP_WINDOW) as usize] = self.seen[self.place_of(word)];
+        }
+        (self.window, self.seen) = (DEEP_WINDOW, seen);
     }
 
     /// Whether a packet with this counter would be refused. Called before the AEAD.
@@ -34,11 +54,10 @@ impl ReplayWindow {
         if counter >= self.end {
             return counter >= REJECT_AFTER_MESSAGES;
         }
-        if self.end - counter > WINDOW {
+        if self.end - counter > self.window {
             return true;
         }
-        let (word, bit) = place(counter);
-        self.seen[word] & bit != 0
+        self.seen[self.place_of(counter / WORD)] & bit(counter) != 0
     }
 
     /// Notes a counter whose packet was authentic. False when it was seen before or lies behind the
@@ -51,8 +70,8 @@ impl ReplayWindow {
         if counter >= self.end {
             self.advance(counter);
         }
-        let (word, bit) = place(counter);
-        self.seen[word] |= bit;
+        let word = self.place_of(counter / WORD);
+        self.seen[word] |= bit(counter);
         true
     }
 
@@ -68,10 +87,17 @@ impl ReplayWindow {
         // Words up to this one (exclusive) are in use. The first counter's word counts as cleared already.
         let used = self.end.div_ceil(WORD);
         let needed = counter / WORD + 1;
-        for word in used.max(needed.saturating_sub(WORDS))..needed {
-            self.seen[(word % WORDS) as usize] = 0;
+        for word in used.max(needed.saturating_sub(self.seen.len() as u64))..needed {
+            let place = self.place_of(word);
+            self.seen[place] = 0;
         }
         self.end = counter + 1;
+    }
+
+    /// Where a word of counters stands in the ring.
+    #[inline]
+    const fn place_of(&self, word: u64) -> usize {
+        word as usize & (self.seen.len() - 1)
     }
 }
 
@@ -82,8 +108,8 @@ impl Default for ReplayWindow {
 }
 
 #[inline]
-fn place(counter: u64) -> (usize, u64) {
-    (((counter / WORD) % WORDS) as usize, 1 << (counter % WORD))
+const fn bit(counter: u64) -> u64 {
+    1 << (counter % WORD)
 }
 
 #[cfg(test)]
@@ -116,7 +142,7 @@ mod tests {
         run("word edges", &[(63, true), (64, true), (127, true), (128, true), (63, false), (65, true), (126, true)]);
         run("end of the counters", &[(last, true), (last + 1, false), (u64::MAX, false), (last - 1, true)]);
         run("end from nothing", &[(u64::MAX, false), (REJECT_AFTER_MESSAGES, false), (0, true)]);
-        run("a jump by exactly all words", &[(10, true), (10 + WORDS * WORD, true), (11 + WORD, true), (10, false)]);
+        run("a jump by exactly all words", &[(10, true), (10 + words(WINDOW) * WORD, true), (10, false)]);
     }
 
     #[test]
@@ -139,16 +165,25 @@ mod tests {
         fn the_window_agrees_with_a_set_of_all_seen_counters(
             start in prop_oneof![Just(0_u64), Just(REJECT_AFTER_MESSAGES - 30_000), any::<u64>()],
             steps in proptest::collection::vec(
-                prop_oneof![4 => -70_i64..130, 2 => -9000_i64..9000, 1 => 8000_i64..40_000], 1..400),
+                prop_oneof![4 => -70_i64..130, 2 => -9000_i64..9000, 1 => -70_000_i64..70_000], 1..400),
+            deepened_at in 0_usize..500,
         ) {
             let mut window = ReplayWindow::new();
             let mut seen = BTreeSet::new();
             let mut at = start;
-            for step in steps {
+            // What is known when it is deepened: every counter from here on.
+            let (mut depth, mut floor) = (WINDOW, 0);
+            for (place, step) in steps.into_iter().enumerate() {
+                if place == deepened_at {
+                    window.deepen();
+                    depth = DEEP_WINDOW;
+                    let end = seen.last().map_or(0, |greatest: &u64| greatest + 1);
+                    floor = end.div_ceil(WORD).saturating_sub(words(WINDOW)) * WORD;
+                }
                 at = at.saturating_add_signed(step);
                 let greatest = seen.last().copied();
-                let behind = greatest.is_some_and(|g: u64| g.saturating_sub(at) >= WINDOW);
-                let accept = at < REJECT_AFTER_MESSAGES && !behind && !seen.contains(&at);
+                let behind = greatest.is_some_and(|g: u64| g.saturating_sub(at) >= depth);
+                let accept = at < REJECT_AFTER_MESSAGES && !behind && at >= floor && !seen.contains(&at);
                 prop_assert_eq!(window.would_reject(at), !accept);
                 prop_assert_eq!(window.commit(at), accept);
                 if accept {

@@ -162,6 +162,11 @@ impl Session {
         !self.confirmed.load(Ordering::Relaxed) && !self.confirmed.swap(true, Ordering::AcqRel)
     }
 
+    /// Lets packets come far later than others, as they do by several source ports.
+    pub(crate) fn deepen_replay(&self) {
+        self.replay().deepen();
+    }
+
     /// The replay window, to be locked once per burst.
     #[inline]
     pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {

@@ -298,7 +298,21 @@ impl Endpoint {
 
     fn tell_alternates(&mut self, id: PeerId) {
         let Some(alternates) = self.channel_mut(id).map(|channel| channel.heard.shared()) else { return };
+        if alternates.is_some() {
+            self.deepen_replay(id);
+        }
         self.events.push_back(Event::AlternatesChanged { peer: id, alternates });
+    }
+
+    /// Packets of a peer that sends from several ports come by several lanes, one of which may be held up.
+    pub(super) fn deepen_replay(&self, id: PeerId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.channel.as_ref().is_some_and(|channel| channel.heard.count() > 0) {
+            let sessions = &peer.sessions;
+            for session in [&sessions.current, &sessions.previous, &sessions.next].into_iter().flatten() {
+                session.deepen_replay();
+            }
+        }
     }
 
     fn say(&mut self, id: PeerId, said: Said) {

@@ -66,6 +66,7 @@ impl Endpoint {
         } else {
             peer.sessions.add_answered(Arc::clone(&session))
         };
+        self.deepen_replay(id);
         self.events.push_back(Event::SessionStarted { session, current });
         self.end_sessions(id, ended, false);
         self.timers.set(id.slot, Timer::ZeroKeys, now + ZERO_KEYS_AFTER);
