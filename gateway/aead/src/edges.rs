@@ -116,8 +116,9 @@ fn texts_of_random_lengths_under_extreme_and_random_keys() {
     }
 }
 
-/// The blocks that Wycheproof's vectors give to Poly1305, associated data and lengths included, stand here as a text under
-/// the vector's own one-time key: the accumulator takes each value that it takes in the vector, and then one block more.
+/// The blocks that Wycheproof's vectors give to Poly1305, associated data and lengths included, stand here as a
+/// text under the vector's own one-time key: the accumulator takes each value that it takes in the vector, and then
+/// one block more.
 #[test]
 fn the_blocks_of_wycheproofs_vectors_under_their_one_time_keys() {
     let set = TestSet::load(TestName::ChaCha20Poly1305).expect("the vectors are part of the crate");

@@ -30,8 +30,8 @@ pub(crate) struct Kernel {
     cost: Cost,
 }
 
-/// What a batch costs, in units of which `ring` takes [`RING`]. Measured by the example `speed`; the unit was a nanosecond
-/// there, but only ratios count.
+/// What a batch costs, in units of which `ring` takes [`RING`]. Measured by the example `speed`; the unit was a
+/// nanosecond there, but only ratios count.
 struct Cost {
     /// Of a call.
     call: usize,

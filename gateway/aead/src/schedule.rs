@@ -3,8 +3,8 @@
 //! Enters: a batch of packets, longest first. Leaves: `N` places at a time, until every block of every packet
 //! had its turn. Never does: leave a lane empty but in the last round, whatever the lengths are.
 //!
-//! The order is by block, then by packet: block 0 of all packets, block 1 of those that have one, and so on; so packets of
-//! equal length advance side by side. Lengths and counters are public: all of this may branch on them.
+//! The order is by block, then by packet: block 0 of all packets, block 1 of those that have one, and so on; so
+//! packets of equal length advance side by side. Lengths and counters are public: all of this may branch on them.
 
 use crate::multibuffer::Lane;
 

@@ -33,8 +33,8 @@ const fn blocks_of(len: usize) -> usize {
 }
 
 impl<const N: usize> Texts<N> {
-    /// Texts whose steps are counted as if `longest` were among them. `lanes` are not empty; lanes without a packet repeat
-    /// the first one.
+    /// Texts whose steps are counted as if `longest` were among them. `lanes` are not empty; lanes without a packet
+    /// repeat the first one.
     #[inline]
     pub(crate) fn new(lanes: &[Lane], longest: usize) -> Self {
         let steps = longest.div_ceil(BLOCK);

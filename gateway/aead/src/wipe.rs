@@ -1,7 +1,7 @@
 //! Wiping what engines leave on the stack.
 //!
-//! Enters: nothing. Leaves: zeros in the frames that died below the caller. Never does: look for secrets: where the compiler
-//! spills a register is its affair, so the whole depth goes.
+//! Enters: nothing. Leaves: zeros in the frames that died below the caller. Never does: look for secrets: where the
+//! compiler spills a register is its affair, so the whole depth goes.
 
 use core::mem::MaybeUninit;
 

@@ -42,8 +42,8 @@ static BY_8: Order = rotated_by(1);
 
 /// A rotation by whole bytes is one shuffle.
 ///
-/// Its order is read from memory each time: the sixteen registers hold the state, and the intrinsic would keep two orders in
-/// registers and spill state instead.
+/// Its order is read from memory each time: the sixteen registers hold the state, and the intrinsic would keep two
+/// orders in registers and spill state instead.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn rotated(x: __m256i, order: &'static Order) -> __m256i {
@@ -169,8 +169,8 @@ pub(super) unsafe fn apply(columns: &[__m256i; 16], places: &Places, lanes: &[La
         *text = lanes[packet].text.wrapping_add(offset);
     }
     for (half, mut rows) in halves.into_iter().enumerate() {
-        // All loads before all stores: packets whose addresses agree in their last twelve bits would make each load wait
-        // for the store before it.
+        // All loads before all stores: packets whose addresses agree in their last twelve bits would make each load
+        // wait for the store before it.
         for (row, text) in rows.iter_mut().zip(&texts) {
             // SAFETY: the place is in use and not partial, so 64 bytes of the packet's text are there.
             *row = _mm256_xor_si256(*row, unsafe { _mm256_loadu_si256(text.add(32 * half).cast()) });

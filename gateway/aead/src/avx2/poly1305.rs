@@ -16,10 +16,10 @@
 //! each of its 25 multiplications one VPMULUDQ, which reads 32 bits of each factor and gives all 64 of the product.
 //!
 //! # Bounds
-//! A carried number ([`carried`]) has h0, h2, h3 < 2^26 and h1, h4 < 2^26 + 2^13. Blocks have limbs below 2^26 (the top one
-//! below 2^25). So a left factor, a carried number plus a block, has limbs below 2^27.1; a right factor, r or a carried
-//! power of it, has r_i < 2^26.1 and s_i < 2^28.5; both are below 2^32. A product is below 2^55.6; up to 4 * 5 of them are
-//! added to one accumulator: below 2^60, no 64-bit lane overflows.
+//! A carried number ([`carried`]) has h0, h2, h3 < 2^26 and h1, h4 < 2^26 + 2^13. Blocks have limbs below 2^26 (the
+//! top one below 2^25). So a left factor, a carried number plus a block, has limbs below 2^27.1; a right factor, r
+//! or a carried power of it, has r_i < 2^26.1 and s_i < 2^28.5; both are below 2^32. A product is below 2^55.6; up
+//! to 4 * 5 of them are added to one accumulator: below 2^60, no 64-bit lane overflows.
 //!
 //! [`carried`] starts with all d < 2^60. Its carries out of 26 bits are then below 2^35 (the first of each limb, with
 //! what was carried in), five times that below 2^37.4; the second carry out of d0 is below 2^12, that out of d3 below
@@ -86,8 +86,9 @@ fn zero() -> Number {
 
 /// The products of the low halves of each lane.
 ///
-/// As an intrinsic this is a multiplication of 64-bit words whose upper halves are masked off; where the compiler moves the
-/// mask out of a loop, it forgets what the mask is for and multiplies 64 by 64 bits in seven instructions.
+/// As an intrinsic this is a multiplication of 64-bit words whose upper halves are masked off; where the compiler
+/// moves the mask out of a loop, it forgets what the mask is for and multiplies 64 by 64 bits in seven
+/// instructions.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn multiplied(a: __m256i, b: __m256i) -> __m256i {

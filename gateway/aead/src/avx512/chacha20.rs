@@ -2,6 +2,10 @@
 //!
 //! Enters: a key, and which block of which packet each lane is. Leaves: key stream by columns (register `w` holds
 //! word `w` of all sixteen blocks), or applied to packets. Never does: touch a packet outside its text.
+//!
+//! All arithmetic is on words of 32 bits modulo 2^32, as the specification has it. The block number is a word, too:
+//! texts are below
+//! 2^20 bytes ([`crate::multibuffer`]).
 
 use core::arch::x86_64::*;
 

@@ -182,8 +182,8 @@ pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8;
             column[i % LANES] = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
         }
     }
-    // SAFETY: the engine is supported; arrays are the size of registers; the texts are borrowed for the call, which only
-    // reads them.
+    // SAFETY: the engine is supported; arrays are the size of registers; the texts are borrowed for the call, which
+    // only reads them.
     let [first, second] = unsafe {
         let load = |columns: [[u32; LANES]; 8]| columns.map(|column| _mm256_loadu_si256(column.as_ptr().cast()));
         let [first, second] = columns;
