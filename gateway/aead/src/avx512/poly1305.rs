@@ -16,19 +16,17 @@
 //! limb behind 44 bits, and 2^10 of 2^130 behind the 42 bits of the last.
 //!
 //! # Bounds
-//! A carried number ([`Sum::carried`]) has h0 < 2^44, h1 < 2^44 + 2^12, h2 < 2^42. The limbs of a block are below
-//! 2^44, 2^44 and
-//! 2^41 (bit 128 included). So a left factor, a carried number plus a block, has limbs below 2^45.1, 2^45.1 and
-//! 2^42.6; a right factor, r or a carried power of it, has r_i < 2^44.1, s1 < 2^48.5, s2 < 2^46.4. All are below 2^52, which is
-//! what the instructions read. A sum has 4 * 3 products at most (four blocks between two carries):
+//! A carried number ([`Sum::carried`]) has h0 < 2^44, h1 < 2^44 + 2^12, h2 < 2^42. The limbs of a block are below 2^44,
+//! 2^44 and 2^41 (bit 128 included). So a left factor, a carried number plus a block, has limbs below 2^45.1, 2^45.1
+//! and 2^42.6; a right factor, r or a carried power of it, has r_i < 2^44.1, s1 < 2^48.5, s2 < 2^46.4. All are below
+//! 2^52, which is what the instructions read. A sum has 4 * 3 products at most (four blocks between two carries):
 //!
 //! - low halves: 12 * 2^52 < 2^55.6;
 //! - high halves: a product is below 2^45.1 * 2^46.4 or 2^42.6 * 2^48.5, that is 2^91.5; so below 12 * 2^39.5 < 2^43.1.
 //!
-//! [`Sum::carried`]: d_i < 2^55.6 gives carries of (d >> 44) + (e << 8) < 2^51.3 out of d0 and d1, which leaves d1
-//! and d2 below
-//! 2^55.7; out of d2, (d2 >> 42) + (e2 << 10) < 2^53.2. Five times that on top of 44 bits leaves d0 below 2^55.6, whose carry into
-//! d1 is below 2^11.6: within what is said above of h1.
+//! [`Sum::carried`]: d_i < 2^55.6 gives carries of (d >> 44) + (e << 8) < 2^51.3 out of d0 and d1, which leaves d1 and
+//! d2 below 2^55.7; out of d2, (d2 >> 42) + (e2 << 10) < 2^53.2. Five times that on top of 44 bits leaves d0 below
+//! 2^55.6, whose carry into d1 is below 2^11.6: within what is said above of h1.
 
 use core::arch::x86_64::*;
 
