@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 #[cfg(target_arch = "x86_64")]
 use crate::multibuffer::{self, Kernel};
-use crate::{Key, Packet, TAG_LEN};
+use crate::{Key, Packet, TAG_LEN, by_ring};
 
 /// An implementation of ChaCha20-Poly1305 over bursts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,9 +145,7 @@ impl Engine {
             unsafe { kernel.seal_burst(burst) };
             return;
         }
-        for packet in burst {
-            packet.key.seal(packet.counter, packet.bytes);
-        }
+        by_ring::seal(burst);
     }
 
     /// Opens a burst with this engine, in the same terms.
@@ -158,9 +156,7 @@ impl Engine {
             unsafe { kernel.open_burst(burst) };
             return;
         }
-        for packet in burst {
-            packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
-        }
+        by_ring::open(burst);
     }
 }
 

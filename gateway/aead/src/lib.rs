@@ -12,6 +12,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod by_ring;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod edges;
 mod engine;

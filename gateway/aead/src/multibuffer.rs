@@ -9,7 +9,7 @@
 //! 3. A batch that `ring` does faster goes to `ring`; so does a packet shorter than a tag, or longer than any packet.
 //! 4. Wipe what the engine left on the stack, once.
 
-use crate::{Packet, TAG_LEN, avx2, avx512};
+use crate::{Packet, TAG_LEN, avx2, avx512, by_ring};
 
 /// A packet of a batch: `len` bytes of text at `text`, its tag right behind.
 #[derive(Clone, Copy)]
@@ -33,7 +33,7 @@ pub(crate) struct Kernel {
 /// What a batch costs, in units of which `ring` takes [`RING`]. Measured by the example `speed`; the unit was a
 /// nanosecond there, but only ratios count.
 struct Cost {
-    /// Of a call.
+    /// Of a call; more than alike packets need, for what packets of mixed lengths take beside.
     call: usize,
     /// Of a round of ChaCha20, and how many blocks are in it: two to this power.
     round: usize,
@@ -52,7 +52,7 @@ pub(crate) static AVX512: Kernel = Kernel {
     batch: avx512::BATCH,
     seal: avx512::seal,
     open: avx512::open,
-    cost: Cost { call: 234, round: 180, abreast_log: 4, step: 37, group: 8 },
+    cost: Cost { call: 330, round: 180, abreast_log: 4, step: 37, group: 8 },
 };
 
 /// AVX2.
@@ -61,12 +61,15 @@ pub(crate) static AVX2: Kernel = Kernel {
     batch: avx2::BATCH,
     seal: avx2::seal,
     open: avx2::open,
-    cost: Cost { call: 200, round: 182, abreast_log: 3, step: 37, group: 4 },
+    cost: Cost { call: 280, round: 182, abreast_log: 3, step: 37, group: 4 },
 };
 
 /// Most packets of a batch of any kernel.
 const BATCH: usize = 16;
 const _: () = assert!(avx512::BATCH <= BATCH && avx2::BATCH <= BATCH);
+
+/// Bursts below this go to `ring` without a look at their packets: no kernel is faster for two.
+const SMALLEST: usize = 3;
 
 /// Most packets that are sorted together.
 const SORTED: usize = 64;
@@ -80,6 +83,9 @@ impl Kernel {
     /// # Safety
     /// The kernel is supported.
     pub(crate) unsafe fn seal_burst(&self, burst: &mut [Packet<'_>]) {
+        if burst.len() < SMALLEST {
+            return by_ring::seal(burst);
+        }
         let mut ran = false;
         for part in burst.chunks_mut(SORTED) {
             self.for_each_batch(part, |part, batch| {
@@ -106,6 +112,9 @@ impl Kernel {
     /// # Safety
     /// The kernel is supported.
     pub(crate) unsafe fn open_burst(&self, burst: &mut [Packet<'_>]) {
+        if burst.len() < SMALLEST {
+            return by_ring::open(burst);
+        }
         let mut ran = false;
         for part in burst.chunks_mut(SORTED) {
             self.for_each_batch(part, |part, batch| {
