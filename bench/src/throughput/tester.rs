@@ -16,9 +16,11 @@ use anyhow::Context as _;
 use landbridge::lab::namespace;
 use landbridge::lab::stop::Stop;
 use landbridge_xsk::offloads;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::pthread::pthread_kill;
 use nix::sys::signal::Signal;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 use super::end::{Counted, End, Running, Turns};
 use super::frame::{FrameSize, IpVersion};
@@ -157,7 +159,13 @@ impl<'t> Tester<'t> {
     fn start(&mut self, side: Side, trial: &Trial, run: &Run, end: &Arc<AtomicBool>) -> anyhow::Result<Running> {
         let source = stamping::source(&self.addresses(side, trial.version), trial, run)?;
         let (topology, turns) = (self.topology, self.turns);
-        self.end_mut(side).start(source, turns, end, |work| topology.host(side).spawn("generator", work))
+        self.end_mut(side).start(source, turns, end, |work| {
+            let pinned = move || {
+                stay(side)?;
+                work()
+            };
+            topology.host(side).spawn("generator", pinned)
+        })
     }
 
     /// Until all generators have come to their end, or should have.
@@ -260,6 +268,19 @@ pub(crate) fn finish(running: Vec<Running>, end: &AtomicBool) -> anyhow::Result<
         result = result.and(namespace::join(thread));
     }
     result
+}
+
+/// Keeps the calling thread on one core. A veth chooses the receiving queue by the core that sends: a generator that moved would
+/// move its flows to another queue, which no network does, and what overtakes on the way would count as reordered.
+fn stay(side: Side) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let core = match side {
+        Side::A => cores - 1,
+        Side::B => 0,
+    };
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set).context("the generator cannot be kept on one core")
 }
 
 /// The clock that the programs read.
