@@ -268,7 +268,7 @@ impl Gateway {
             let listener = tokio_uring::net::TcpListener::bind(address).with_context(|| {
                 format!("metrics: cannot listen on {address}: choose another address, or end the program that has it")
             })?;
-            tokio_uring::spawn(control::metrics::serve(listener, asker));
+            tokio_uring::spawn(control::metrics::http::serve(listener, asker));
         }
         Ok(())
     }

@@ -3,19 +3,22 @@
 //! 1. Something happens: a datagram, a report of a lane, a change of configuration, a time that has come.
 //! 2. The endpoint decides. [`Driver::settle`] takes its events into the next snapshot, tells the steering program of
 //!    sessions that begin, publishes once, tells it of sessions that ended, and only then sends what is to be sent.
-//! 3. Paths that may have changed are found again, a bounded number at a time.
+//! 3. Paths that may have changed are found again, a bounded number at a time (`ways`).
 //!
 //! Enters: the endpoint's events and transmits, the kernel's routes. Leaves: snapshots, commands to lanes, datagrams.
 //! Never does: wait.
+
+mod settle;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, Event, PeerId, ReceiverIndex, Transmit, WallClock};
+use landbridge_proto::{DropReason, Endpoint, PeerId, ReceiverIndex, WallClock};
 
-use super::paths::{self, Ground, Network, Way};
+use super::paths::{Ground, Network, Way};
 use super::sockets::{ControlSocket, Received};
 use crate::datapath::lan_table::LanTable;
 use crate::datapath::report::{Command, Link, Report};
@@ -23,8 +26,6 @@ use crate::datapath::tables::{PeerEntry, Published, Tables};
 use crate::settings::EndpointName;
 use crate::steer::Steer;
 
-/// Paths found again at once, so that handshakes do not wait for 65,536 of them.
-const PATHS_AT_ONCE: usize = 256;
 /// Reports taken from one lane at once.
 const REPORTS_AT_ONCE: usize = 512;
 /// Transport data: the first byte of the message.
@@ -183,39 +184,6 @@ impl<N: Network> Driver<N> {
         self.dirty = true;
     }
 
-    /// Every path may have changed.
-    pub fn doubt_paths(&mut self) {
-        self.stale.extend(self.peers.iter().filter(|(_, state)| state.endpoint.is_some()).map(|(id, _)| *id));
-    }
-
-    /// Neighbours may have changed: only paths whose next hop has another Ethernet address than they use are doubted, as
-    /// the kernel tells of every state that any neighbour passes through.
-    pub fn doubt_next_hops(&mut self) {
-        let mut resolved = BTreeMap::new();
-        let Self { peers, network, stale, .. } = self;
-        for (id, state) in peers.iter() {
-            let Some(way) = &state.way else { continue };
-            let Some(hop) = way.next_hop else { continue };
-            let mac = *resolved.entry(hop).or_insert_with(|| network.neighbour(hop.0, hop.1));
-            let wire = way.path.as_ref().and_then(|path| path.wire.as_ref());
-            if mac.as_ref().map(|mac| &mac[..]) != wire.and_then(|wire| wire.ethernet.get(..6)) {
-                stale.insert(*id);
-            }
-        }
-    }
-
-    /// Whether paths wait to be found again.
-    #[must_use]
-    pub fn has_doubts(&self) -> bool {
-        !self.stale.is_empty()
-    }
-
-    /// A peer is here: its path is found at once.
-    pub fn locate(&mut self, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
-        self.adopt(peer).endpoint = Some((remote, local));
-        self.find_path(peer);
-    }
-
     /// Reads datagrams of the control task's socket, at most `limit` reads. True when more may wait.
     pub fn receive(&mut self, now: Instant, limit: usize) -> bool {
         self.receive_at(0, now, limit)
@@ -294,187 +262,6 @@ impl<N: Network> Driver<N> {
             Report::LaneFailed(what) => return Some(End::Failed(what)),
         }
         None
-    }
-
-    /// Takes what the endpoint decided into the world. Called after every batch of inputs.
-    pub fn settle(&mut self, now: Instant) {
-        let mut buffer = [0; Endpoint::MAX_TRANSMIT];
-        loop {
-            while let Some(event) = self.endpoint.poll_event() {
-                self.take(event);
-            }
-            self.publish();
-            let wall = WallClock(SystemTime::now());
-            let mut sent = false;
-            while let Some(transmit) = self.endpoint.poll_transmit(now, wall, &mut buffer) {
-                sent = true;
-                self.send(&transmit, &buffer[..transmit.len]);
-            }
-            if !sent {
-                return;
-            }
-        }
-    }
-
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::SessionStarted { session, current } => {
-                // Packets that reach the rings before the snapshot would be dropped there, so the program is told in the
-                // same batch, before the peer can have heard of the session.
-                if let Some(steer) = &mut self.steer
-                    && let Err(error) = steer.insert_session(session.local_index)
-                {
-                    tracing::warn!(%error, "packets of a session will come by the kernel's socket");
-                }
-                self.tables.sessions.set(session.local_index.slot(), Some(Arc::clone(&session)));
-                self.dirty = true;
-                if current {
-                    self.change_entry(session.peer, |entry| entry.session = Some(session));
-                }
-            }
-            Event::SessionCurrent { session } => {
-                self.change_entry(session.peer, |entry| entry.session = Some(session));
-            }
-            Event::SessionEnded { peer, index, was_current } => {
-                if self.tables.session(index).is_some() {
-                    self.tables.sessions.set(index.slot(), None);
-                    self.dirty = true;
-                }
-                self.ended.push(index);
-                if was_current {
-                    self.change_entry(peer, |entry| entry.session = None);
-                }
-            }
-            Event::EndpointChanged { peer, remote, local } => {
-                self.locate(peer, remote, local);
-            }
-            Event::SpreadChanged { peer, spread } => {
-                let ports = spread.as_ref().map_or(1, |spread| spread.slots().len());
-                tracing::debug!(peer = peer.slot, ports, "source ports in use");
-                self.change_entry(peer, |entry| entry.spread = spread);
-            }
-            Event::AlternatesChanged { peer, alternates } => {
-                self.change_entry(peer, |entry| entry.alternates = alternates);
-            }
-            Event::HandshakeGivenUp { peer } => {
-                tracing::debug!(peer = peer.slot, "handshake given up");
-                self.tell_lanes(|| Command::Abandon(peer));
-                self.want_name(peer);
-            }
-            Event::HandshakeRetried { peer, .. } => self.want_name(peer),
-            Event::PeerRemoved { peer } => {
-                self.peers.remove(&peer);
-                self.stale.remove(&peer);
-                self.unresolved.remove(&peer);
-                if self.tables.peer(peer).is_some() {
-                    self.tables.peers.set(peer.slot as usize, None);
-                    self.dirty = true;
-                }
-                self.tell_lanes(|| Command::Abandon(peer));
-            }
-        }
-    }
-
-    fn want_name(&mut self, peer: PeerId) {
-        if self.peers.get(&peer).is_some_and(|state| state.host.is_some()) {
-            self.unresolved.insert(peer);
-        }
-    }
-
-    fn change_entry(&mut self, peer: PeerId, change: impl FnOnce(&mut PeerEntry)) {
-        self.adopt(peer);
-        if let Some(entry) = self.tables.peer(peer) {
-            let mut entry = PeerEntry::clone(entry);
-            change(&mut entry);
-            self.tables.peers.set(peer.slot as usize, Some(Arc::new(entry)));
-            self.dirty = true;
-        }
-    }
-
-    fn publish(&mut self) {
-        let version = self.endpoint.allowed_ips_version();
-        if self.routes_version != Some(version) {
-            self.tables.routes = Arc::new(self.endpoint.allowed_ips().clone());
-            self.routes_version = Some(version);
-            self.dirty = true;
-        }
-        let channel_address = self.endpoint.channel_address();
-        if self.tables.channel_address != channel_address {
-            self.tables.channel_address = channel_address;
-            self.dirty = true;
-        }
-        if self.dirty {
-            self.published.store(Arc::new(self.tables.clone()));
-            self.dirty = false;
-        }
-        let ended = std::mem::take(&mut self.ended);
-        if let Some(steer) = &mut self.steer {
-            for index in ended {
-                // The slot may belong to another session by this time: the program compares whole indices.
-                if let Err(error) = steer.remove_session(index) {
-                    tracing::debug!(%error, "an ended session stays with the steering program");
-                }
-            }
-        }
-    }
-
-    fn send(&mut self, transmit: &Transmit, bytes: &[u8]) {
-        let Transmit { peer, remote, local, slot, .. } = *transmit;
-        let way = peer.and_then(|peer| self.peers.get(&peer)?.way.as_ref());
-        if way.is_some_and(|way| way.path.is_none()) {
-            self.drops[DropReason::NoEndpoint as usize] += 1;
-            return;
-        }
-        // The path knows whether the address of ours is still one.
-        let local = way.map_or(local, |way| way.path.as_ref().and_then(|path| path.local));
-        let socket = match slot {
-            0 => Some(&self.socket),
-            beside => self.ports.get(usize::from(beside) - 1),
-        };
-        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes)) {
-            self.drops[DropReason::WanError as usize] += 1;
-            tracing::debug!(%remote, %error, "sending a message of the protocol");
-        }
-    }
-
-    /// Finds paths again that may have changed, a bounded number.
-    pub fn find_paths(&mut self) {
-        for _ in 0..PATHS_AT_ONCE {
-            let Some(peer) = self.stale.pop_first() else { break };
-            self.find_path(peer);
-        }
-    }
-
-    fn find_path(&mut self, peer: PeerId) {
-        self.stale.remove(&peer);
-        let Some(state) = self.peers.get_mut(&peer) else { return };
-        let Some((remote, local)) = state.endpoint else { return };
-        let way = paths::find(&mut self.network, &self.ground, remote, local);
-        if state.way.as_ref() == Some(&way) {
-            return;
-        }
-        if way.path.is_none() {
-            tracing::warn!(peer = state.name.as_deref().unwrap_or("unnamed"), "{}", way.text);
-        } else {
-            tracing::debug!(peer = peer.slot, %remote, path = way.text, "path");
-        }
-        let path = way.path.clone().map(Arc::new);
-        state.way = Some(way);
-        self.change_entry(peer, |entry| entry.path = path);
-    }
-
-    /// Keeps the next hops of paths in use resolved: rings do not tell the kernel that a neighbour is used.
-    pub fn refresh_neighbours(&mut self) {
-        let hops: BTreeSet<_> = self.peers.values().filter_map(|state| state.way.as_ref()?.next_hop).collect();
-        for (if_index, address) in hops.into_iter().take(PATHS_AT_ONCE) {
-            self.network.use_neighbour(if_index, address);
-        }
-    }
-
-    /// The smallest MTU among the ways to the peers.
-    #[must_use]
-    pub fn path_mtu(&self) -> Option<u32> {
-        self.peers.values().filter_map(|state| state.way.as_ref().map(|way| way.mtu)).filter(|mtu| *mtu > 0).min()
     }
 
     /// Sends every lane a command.

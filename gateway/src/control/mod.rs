@@ -19,6 +19,7 @@ pub mod listeners;
 pub mod metrics;
 pub mod names;
 pub mod netlink;
+mod news;
 pub mod paths;
 pub mod privileges;
 pub mod report;
@@ -53,9 +54,10 @@ use kernel::Kernel;
 use listeners::Listener;
 use names::{Names, Resolved};
 use netlink::{Monitor, News};
+use news::note_news;
 use report::Facts;
 use rings::Rings;
-use tunnel::{Look, Tunnel};
+use tunnel::Tunnel;
 
 pub use serve::status_server;
 
@@ -65,14 +67,8 @@ const READS: usize = 64;
 const TICK_ACTIVE: Duration = Duration::from_millis(250);
 /// How often when there is none.
 const TICK_IDLE: Duration = Duration::from_secs(1);
-/// News of the kernel come in heaps: paths are found again this long after the first of one.
-const DEBOUNCE: Duration = Duration::from_millis(20);
-/// How often the tunnel interface is looked at when no news ask for it.
-const LOOK: Duration = Duration::from_secs(5);
 /// How often next hops of paths in use are kept fresh.
 const REFRESH: Duration = Duration::from_secs(10);
-/// How long after a change of our addresses the peers are told.
-const ANNOUNCE: Duration = Duration::from_millis(250);
 /// Questions that wait.
 const QUERIES: usize = 32;
 
@@ -342,87 +338,6 @@ impl Control {
         end
     }
 
-    /// Routes, addresses, links or neighbours changed.
-    fn take_news(&mut self, now: Instant) {
-        let news = std::mem::take(&mut self.news);
-        self.news_due = None;
-        if news.links {
-            if let Err(error) = self.driver.network.read_links() {
-                tracing::warn!(%error, "cannot read the interfaces of this host");
-            }
-            self.tunnel_due = now;
-            self.look_at_rings(now);
-        }
-        if news.addresses {
-            self.steer_addresses();
-        }
-        self.following.doubt(news, now);
-        if news.links || news.addresses || news.routes {
-            self.driver.doubt_paths();
-        } else {
-            self.driver.doubt_next_hops();
-        }
-    }
-
-    /// Reads which addresses are ours, and tells the steering program. When they changed the peers are told where we are,
-    /// a moment later, as new addresses need one before they can be sent from.
-    pub fn steer_addresses(&mut self) {
-        let found = match self.driver.network.read_addresses() {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the addresses of this host");
-                return;
-            }
-        };
-        if found == self.addresses {
-            return;
-        }
-        self.addresses = found;
-        self.announce_due = Some(Instant::now() + ANNOUNCE);
-        let Some(steer) = &mut self.driver.steer else { return };
-        let addresses: Vec<_> = self.addresses.iter().copied().collect();
-        if let Err(error) = steer.set_addresses(&addresses) {
-            tracing::warn!("packets to some of our addresses will come by the kernel's socket: {error:#}");
-        }
-    }
-
-    fn look_at_tunnel(&mut self, now: Instant) -> Option<End> {
-        self.tunnel_due = now + LOOK;
-        match self.tunnel.look() {
-            Ok(Look::There { mtu, moved }) => {
-                self.driver.set_mtu(mtu);
-                if let Some(monitor) = moved {
-                    tracing::info!(
-                        interface = self.tunnel.name,
-                        "the tunnel interface is in another network namespace"
-                    );
-                    self.tunnel_monitor = watch(monitor).ok();
-                    self.driver.doubt_paths();
-                }
-                self.driver.ground.tunnel = self.tunnel.index_at_home();
-                self.follow_mtu(mtu);
-            }
-            Ok(Look::Gone) => return Some(End::Asked("the tunnel interface is gone")),
-            Err(error) => tracing::debug!(%error, "looking at the tunnel interface"),
-        }
-        None
-    }
-
-    /// Where no MTU is configured the tunnel's is what the ways to the peers leave room for.
-    fn follow_mtu(&mut self, present: u32) {
-        let Some(way) = self.driver.path_mtu().filter(|_| self.mtu_follows) else { return };
-        let wanted = routing::tunnel_mtu(Some(way));
-        if wanted != present {
-            match self.tunnel.netlink.set_mtu(self.tunnel.if_index, wanted) {
-                Ok(()) => {
-                    tracing::info!(mtu = wanted, "the tunnel's MTU follows the way to the peers");
-                    self.driver.set_mtu(wanted);
-                }
-                Err(error) => tracing::debug!(%error, "setting the tunnel's MTU"),
-            }
-        }
-    }
-
     fn answer(&mut self, query: Query) {
         // Who asked may have left in the meantime; that is no concern of ours.
         match query {
@@ -470,25 +385,6 @@ async fn readable<T: AsRawFd>(watched: Option<&AsyncFd<T>>) -> io::Result<tokio:
     match watched {
         Some(watched) => watched.readable().await,
         None => std::future::pending().await,
-    }
-}
-
-fn note_news(
-    ready: io::Result<tokio::io::unix::AsyncFdReadyGuard<'_, Monitor>>,
-    news: &mut News,
-    due: &mut Option<Instant>,
-) {
-    let Ok(mut guard) = ready else { return };
-    let (found, more) = guard.get_inner().read();
-    if !more {
-        guard.clear_ready();
-    }
-    news.links |= found.links;
-    news.addresses |= found.addresses;
-    news.routes |= found.routes;
-    news.neighbours |= found.neighbours;
-    if news.any() {
-        due.get_or_insert_with(|| Instant::now() + DEBOUNCE);
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! 1. An interface that vanishes, or whose rings fail while it is up, loses them: the lanes close them, its packets take the
 //!    kernel's socket or the TUN, and the log, status and metrics say so.
-//! 2. One that is there still is looked at: see [`super::watch`].
+//! 2. One that is there still is looked at: see [`mod@super::watch`].
 //! 3. Once an interface of that name is there, its queues are bound to the same lanes' memory, the lanes get the rings,
 //!    and the program is attached; a failure is tried again, ever later.
 //!

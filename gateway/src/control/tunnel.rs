@@ -5,11 +5,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use landbridge_xsk::TunQueue;
 
+use super::driver::End;
 use super::netlink::{Monitor, Netlink, in_namespace};
+use super::{Control, routing, watch};
 
+/// How often the tunnel interface is looked at when no news ask for it.
+const LOOK: Duration = Duration::from_secs(5);
 /// A namespace: device and inode of its descriptor.
 type NamespaceId = (u64, u64);
 
@@ -101,6 +106,46 @@ impl Tunnel {
         self.netlink = netlink;
         self.namespace = identity;
         Ok(Some(monitor))
+    }
+}
+
+impl Control {
+    /// Looks at the tunnel interface: its MTU, where it is, and whether it is there.
+    pub(super) fn look_at_tunnel(&mut self, now: Instant) -> Option<End> {
+        self.tunnel_due = now + LOOK;
+        match self.tunnel.look() {
+            Ok(Look::There { mtu, moved }) => {
+                self.driver.set_mtu(mtu);
+                if let Some(monitor) = moved {
+                    tracing::info!(
+                        interface = self.tunnel.name,
+                        "the tunnel interface is in another network namespace"
+                    );
+                    self.tunnel_monitor = watch(monitor).ok();
+                    self.driver.doubt_paths();
+                }
+                self.driver.ground.tunnel = self.tunnel.index_at_home();
+                self.follow_mtu(mtu);
+            }
+            Ok(Look::Gone) => return Some(End::Asked("the tunnel interface is gone")),
+            Err(error) => tracing::debug!(%error, "looking at the tunnel interface"),
+        }
+        None
+    }
+
+    /// Where no MTU is configured the tunnel's is what the ways to the peers leave room for.
+    fn follow_mtu(&mut self, present: u32) {
+        let Some(way) = self.driver.path_mtu().filter(|_| self.mtu_follows) else { return };
+        let wanted = routing::tunnel_mtu(Some(way));
+        if wanted != present {
+            match self.tunnel.netlink.set_mtu(self.tunnel.if_index, wanted) {
+                Ok(()) => {
+                    tracing::info!(mtu = wanted, "the tunnel's MTU follows the way to the peers");
+                    self.driver.set_mtu(wanted);
+                }
+                Err(error) => tracing::debug!(%error, "setting the tunnel's MTU"),
+            }
+        }
     }
 }
 

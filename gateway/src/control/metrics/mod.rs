@@ -1,34 +1,25 @@
-//! Metrics for Prometheus, and the HTTP that serves them.
+//! Metrics for Prometheus.
 //!
-//! Enters: the gathered status. Leaves: Prometheus' text format at `GET /metrics`. Never does: keep a counter; those are
-//! the lanes', and are read when somebody asks. Names that the field has for peers and devices are kept; the rest begins
-//! with `landbridge_`, in base units.
+//! Enters: the gathered status. Leaves: Prometheus' text format. Never does: keep a counter; those are the lanes', and are
+//! read when somebody asks. Names that the field has for peers and devices are kept; the rest begins with `landbridge_`,
+//! in base units. [`http`] serves the text.
 
-use std::net::Shutdown;
+mod families;
+pub mod http;
+
 use std::os::fd::AsFd as _;
-use std::time::Duration;
 
+use landbridge_proto::DropReason;
 use landbridge_xsk::XskStatistics;
 use landbridge_xsk::socket::statistics_of;
 use prometheus::TextEncoder;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
-use tokio::sync::{mpsc, oneshot};
-use tokio_uring::net::{TcpListener, TcpStream};
+use prometheus::proto::MetricType;
 
-use super::Query;
 use super::driver::Driver;
 use super::paths::Network;
 use super::report::{Facts, Ring, dropped};
-use crate::datapath::stats::LaneStats;
-use crate::status::{PeerStatus, StageStatus, StagesStatus, Status};
-use landbridge_proto::DropReason;
-
-/// The longest request.
-const REQUEST_MAX: usize = 8192;
-/// How long a client may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Clients served at the same time.
-const CLIENTS_MAX: usize = 8;
+use crate::status::Status;
+use families::Families;
 
 /// What metrics show beyond the status.
 #[derive(Debug, Default)]
@@ -103,7 +94,7 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
         families.ring(status, ring);
     }
     // Writing to a String cannot fail, and no family is empty.
-    TextEncoder::new().encode_to_string(&families.0).unwrap_or_default().into_bytes()
+    TextEncoder::new().encode_to_string(families.all()).unwrap_or_default().into_bytes()
 }
 
 fn device(families: &mut Families, status: &Status) {
@@ -250,228 +241,15 @@ fn lan_rings(families: &mut Families, status: &Status) {
     );
 }
 
-/// Families in the order of their first series.
-#[derive(Default)]
-struct Families(Vec<MetricFamily>);
-
-impl Families {
-    fn add(&mut self, name: &str, help: &str, kind: MetricType, labels: &[(&str, &str)], value: f64) {
-        let mut metric = Metric::default();
-        metric.set_label(labels.iter().map(|(name, value)| label(name, value)).collect());
-        if kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        if let Some(family) = self.0.iter_mut().find(|family| family.name() == name) {
-            family.mut_metric().push(metric);
-            return;
-        }
-        let mut family = MetricFamily::default();
-        family.set_name(name.to_owned());
-        family.set_help(help.to_owned());
-        family.set_field_type(kind);
-        family.set_metric(vec![metric]);
-        self.0.push(family);
-    }
-
-    fn peer(&mut self, status: &Status, peer: &PeerStatus) {
-        let name = peer.name.as_deref().unwrap_or("");
-        let labels = [("device", status.interface.as_str()), ("public_key", &peer.public_key), ("name", name)];
-        let counters = [
-            ("wireguard_peer_receive_bytes_total", "Bytes received from the peer (UDP payload).", peer.rx_bytes),
-            ("wireguard_peer_transmit_bytes_total", "Bytes sent to the peer (UDP payload).", peer.tx_bytes),
-            (
-                "landbridge_peer_receive_packets_total",
-                "Transport data packets received from the peer.",
-                peer.rx_packets,
-            ),
-            ("landbridge_peer_transmit_packets_total", "Transport data packets sent to the peer.", peer.tx_packets),
-        ];
-        for (family, help, value) in counters {
-            self.add(family, help, MetricType::COUNTER, &labels, value as f64);
-        }
-        self.add(
-            "wireguard_peer_last_handshake_seconds",
-            "Unix time of the last handshake, 0 when there was none.",
-            MetricType::GAUGE,
-            &labels,
-            peer.last_handshake_unix_seconds.unwrap_or(0) as f64,
-        );
-        if let Some(duration) = peer.handshake_ms {
-            self.add(
-                "landbridge_peer_handshake_duration_seconds",
-                "How long the last handshake took that we began.",
-                MetricType::GAUGE,
-                &labels,
-                duration / 1000.0,
-            );
-        }
-        if let Some(extensions) = &peer.extensions {
-            for (direction, ports) in [("tx", extensions.ports_out), ("rx", extensions.ports_in)] {
-                let labels = [labels[0], labels[1], labels[2], ("direction", direction)];
-                let help = "Source ports in use with a peer that speaks the control channel, by direction.";
-                self.add("landbridge_peer_source_ports", help, MetricType::GAUGE, &labels, ports as f64);
-            }
-        }
-        let endpoint = peer.endpoint.map(|endpoint| endpoint.to_string()).unwrap_or_default();
-        let info = [labels[0], labels[1], labels[2], ("endpoint", endpoint.as_str()), ("path", &peer.path)];
-        self.add("wireguard_peer_info", "Constant 1, labelled with what the peer is.", MetricType::GAUGE, &info, 1.0);
-    }
-
-    fn ring(&mut self, status: &Status, ring: &RingCounters) {
-        let queue = ring.queue.to_string();
-        let labels = [("device", status.interface.as_str()), ("interface", &ring.interface), ("queue", &queue)];
-        let statistics = &ring.statistics;
-        let counters = [
-            ("rx_dropped", "Packets dropped by the kernel for want of anything else.", statistics.rx_dropped),
-            ("rx_ring_full", "Packets dropped as the receive ring was full.", statistics.rx_ring_full),
-            ("rx_fill_ring_empty", "Times the fill ring was found empty.", statistics.rx_fill_ring_empty_descs),
-            ("tx_ring_empty", "Times the transmit ring was found empty.", statistics.tx_ring_empty_descs),
-            ("rx_invalid_descriptors", "Descriptors of the fill ring refused.", statistics.rx_invalid_descs),
-            ("tx_invalid_descriptors", "Descriptors of the transmit ring refused.", statistics.tx_invalid_descs),
-        ];
-        for (name, help, value) in counters {
-            let family = format!("landbridge_xsk_{name}_total");
-            self.add(&family, help, MetricType::COUNTER, &labels, value as f64);
-        }
-    }
-
-    fn lane(&mut self, status: &Status, lane: usize, name: &str, value: u64) {
-        let lane = lane.to_string();
-        let (family, kind) = match name {
-            "frames_free" => (format!("landbridge_lane_{name}"), MetricType::GAUGE),
-            _ => (format!("landbridge_lane_{name}_total"), MetricType::COUNTER),
-        };
-        let labels = [("device", status.interface.as_str()), ("lane", &lane)];
-        self.add(&family, LaneStats::help(name), kind, &labels, value as f64);
-    }
-}
-
-impl Families {
-    fn stages(&mut self, status: &Status, lane: usize, stages: &StagesStatus) {
-        let lane = lane.to_string();
-        for StageStatus { stage, ns, packets } in &stages.stages {
-            let labels = [("device", status.interface.as_str()), ("lane", &lane), ("stage", stage)];
-            let (seconds, packets) = (*ns as f64 / 1e9, *packets as f64);
-            self.add(
-                "landbridge_lane_stage_seconds_total",
-                "Time by stage of the packet's way, in those turns that were sampled.",
-                MetricType::COUNTER,
-                &labels,
-                seconds,
-            );
-            self.add(
-                "landbridge_lane_stage_packets_total",
-                "Packets by stage of their way, in those turns that were sampled.",
-                MetricType::COUNTER,
-                &labels,
-                packets,
-            );
-        }
-        self.add(
-            "landbridge_lane_stage_sampling",
-            "One turn in so many is sampled.",
-            MetricType::GAUGE,
-            &[("device", &status.interface), ("lane", &lane)],
-            stages.every as f64,
-        );
-    }
-}
-
-fn label(name: &str, value: &str) -> LabelPair {
-    let mut pair = LabelPair::default();
-    pair.set_name(name.to_owned());
-    pair.set_value(value.to_owned());
-    pair
-}
-
-/// Serves metrics over HTTP.
-pub async fn serve(listener: TcpListener, queries: mpsc::Sender<Query>) {
-    let clients = std::rc::Rc::new(());
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        // Each client holds a reference.
-        if std::rc::Rc::strong_count(&clients) > CLIENTS_MAX {
-            continue;
-        }
-        let (queries, client) = (queries.clone(), std::rc::Rc::clone(&clients));
-        tokio_uring::spawn(async move {
-            let _ = tokio::time::timeout(PATIENCE, converse(&stream, &queries)).await;
-            let _ = stream.shutdown(Shutdown::Both);
-            drop(client);
-        });
-    }
-}
-
-async fn converse(stream: &TcpStream, queries: &mpsc::Sender<Query>) {
-    let mut request = Vec::new();
-    let (status, body) = loop {
-        let (result, buffer) = stream.read(vec![0; 2048]).await;
-        let Ok(length @ 1..) = result else { return };
-        request.extend_from_slice(&buffer[..length]);
-        match parse(&request) {
-            Asked::More if request.len() < REQUEST_MAX => {}
-            Asked::More => break ("431 Request Header Fields Too Large", Vec::new()),
-            Asked::Metrics => {
-                let (reply, answer) = oneshot::channel();
-                if queries.send(Query::Metrics(reply)).await.is_err() {
-                    return;
-                }
-                let Ok(body) = answer.await else { return };
-                break ("200 OK", body);
-            }
-            Asked::Other => break ("404 Not Found", b"metrics are at /metrics\n".to_vec()),
-            Asked::OtherMethod => break ("405 Method Not Allowed", Vec::new()),
-            Asked::Nonsense => break ("400 Bad Request", Vec::new()),
-        }
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    let answer = [head.into_bytes(), body].concat();
-    // Who leaves before the answer is over misses it.
-    let _ = stream.write_all(answer).await;
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    More,
-    Metrics,
-    Other,
-    OtherMethod,
-    Nonsense,
-}
-
-fn parse(request: &[u8]) -> Asked {
-    let mut headers = [httparse::EMPTY_HEADER; 64];
-    let mut parsed = httparse::Request::new(&mut headers);
-    match parsed.parse(request) {
-        Ok(httparse::Status::Partial) => Asked::More,
-        Ok(httparse::Status::Complete(_)) => match (parsed.method, parsed.path) {
-            (Some("GET"), Some(path)) if path.split('?').next() == Some("/metrics") => Asked::Metrics,
-            (Some("GET"), _) => Asked::Other,
-            _ => Asked::OtherMethod,
-        },
-        Err(_) => Asked::Nonsense,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::status::{ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, WanStatus};
+    use crate::status::{
+        ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
+        WanStatus,
+    };
 
     fn status() -> Status {
         Status {
@@ -579,15 +357,5 @@ mod tests {
         for line in text.lines().filter(|line| line.starts_with("# TYPE")) {
             assert!(families.insert(line), "{line} twice");
         }
-    }
-
-    #[test]
-    fn only_get_metrics_is_metrics() {
-        assert_eq!(parse(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), Asked::Metrics);
-        assert_eq!(parse(b"GET /metrics?x=1 HTTP/1.0\r\n\r\n"), Asked::Metrics);
-        assert_eq!(parse(b"GET / HTTP/1.1\r\n\r\n"), Asked::Other);
-        assert_eq!(parse(b"POST /metrics HTTP/1.1\r\n\r\n"), Asked::OtherMethod);
-        assert_eq!(parse(b"GET /met"), Asked::More);
-        assert_eq!(parse(b"\0\0\0\r\n\r\n"), Asked::Nonsense);
     }
 }

@@ -1,0 +1,157 @@
+//! Taking what the endpoint decided into the world.
+//!
+//! Enters: the endpoint's events and transmits. Leaves: the next snapshot, sessions for the steering program, commands to
+//! lanes, datagrams. Never does: send before the snapshot that the answer needs is published.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use landbridge_proto::{DropReason, Endpoint, Event, PeerId, Transmit, WallClock};
+
+use super::super::paths::Network;
+use super::Driver;
+use crate::datapath::report::Command;
+use crate::datapath::tables::PeerEntry;
+
+impl<N: Network> Driver<N> {
+    /// Takes what the endpoint decided into the world. Called after every batch of inputs.
+    pub fn settle(&mut self, now: Instant) {
+        let mut buffer = [0; Endpoint::MAX_TRANSMIT];
+        loop {
+            while let Some(event) = self.endpoint.poll_event() {
+                self.take(event);
+            }
+            self.publish();
+            let wall = WallClock(SystemTime::now());
+            let mut sent = false;
+            while let Some(transmit) = self.endpoint.poll_transmit(now, wall, &mut buffer) {
+                sent = true;
+                self.send(&transmit, &buffer[..transmit.len]);
+            }
+            if !sent {
+                return;
+            }
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::SessionStarted { session, current } => {
+                // Packets that reach the rings before the snapshot would be dropped there, so the program is told in the
+                // same batch, before the peer can have heard of the session.
+                if let Some(steer) = &mut self.steer
+                    && let Err(error) = steer.insert_session(session.local_index)
+                {
+                    tracing::warn!(%error, "packets of a session will come by the kernel's socket");
+                }
+                self.tables.sessions.set(session.local_index.slot(), Some(Arc::clone(&session)));
+                self.dirty = true;
+                if current {
+                    self.change_entry(session.peer, |entry| entry.session = Some(session));
+                }
+            }
+            Event::SessionCurrent { session } => {
+                self.change_entry(session.peer, |entry| entry.session = Some(session));
+            }
+            Event::SessionEnded { peer, index, was_current } => {
+                if self.tables.session(index).is_some() {
+                    self.tables.sessions.set(index.slot(), None);
+                    self.dirty = true;
+                }
+                self.ended.push(index);
+                if was_current {
+                    self.change_entry(peer, |entry| entry.session = None);
+                }
+            }
+            Event::EndpointChanged { peer, remote, local } => {
+                self.locate(peer, remote, local);
+            }
+            Event::SpreadChanged { peer, spread } => {
+                let ports = spread.as_ref().map_or(1, |spread| spread.slots().len());
+                tracing::debug!(peer = peer.slot, ports, "source ports in use");
+                self.change_entry(peer, |entry| entry.spread = spread);
+            }
+            Event::AlternatesChanged { peer, alternates } => {
+                self.change_entry(peer, |entry| entry.alternates = alternates);
+            }
+            Event::HandshakeGivenUp { peer } => {
+                tracing::debug!(peer = peer.slot, "handshake given up");
+                self.tell_lanes(|| Command::Abandon(peer));
+                self.want_name(peer);
+            }
+            Event::HandshakeRetried { peer, .. } => self.want_name(peer),
+            Event::PeerRemoved { peer } => {
+                self.peers.remove(&peer);
+                self.stale.remove(&peer);
+                self.unresolved.remove(&peer);
+                if self.tables.peer(peer).is_some() {
+                    self.tables.peers.set(peer.slot as usize, None);
+                    self.dirty = true;
+                }
+                self.tell_lanes(|| Command::Abandon(peer));
+            }
+        }
+    }
+
+    fn want_name(&mut self, peer: PeerId) {
+        if self.peers.get(&peer).is_some_and(|state| state.host.is_some()) {
+            self.unresolved.insert(peer);
+        }
+    }
+
+    pub(super) fn change_entry(&mut self, peer: PeerId, change: impl FnOnce(&mut PeerEntry)) {
+        self.adopt(peer);
+        if let Some(entry) = self.tables.peer(peer) {
+            let mut entry = PeerEntry::clone(entry);
+            change(&mut entry);
+            self.tables.peers.set(peer.slot as usize, Some(Arc::new(entry)));
+            self.dirty = true;
+        }
+    }
+
+    fn publish(&mut self) {
+        let version = self.endpoint.allowed_ips_version();
+        if self.routes_version != Some(version) {
+            self.tables.routes = Arc::new(self.endpoint.allowed_ips().clone());
+            self.routes_version = Some(version);
+            self.dirty = true;
+        }
+        let channel_address = self.endpoint.channel_address();
+        if self.tables.channel_address != channel_address {
+            self.tables.channel_address = channel_address;
+            self.dirty = true;
+        }
+        if self.dirty {
+            self.published.store(Arc::new(self.tables.clone()));
+            self.dirty = false;
+        }
+        let ended = std::mem::take(&mut self.ended);
+        if let Some(steer) = &mut self.steer {
+            for index in ended {
+                // The slot may belong to another session by this time: the program compares whole indices.
+                if let Err(error) = steer.remove_session(index) {
+                    tracing::debug!(%error, "an ended session stays with the steering program");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, transmit: &Transmit, bytes: &[u8]) {
+        let Transmit { peer, remote, local, slot, .. } = *transmit;
+        let way = peer.and_then(|peer| self.peers.get(&peer)?.way.as_ref());
+        if way.is_some_and(|way| way.path.is_none()) {
+            self.drops[DropReason::NoEndpoint as usize] += 1;
+            return;
+        }
+        // The path knows whether the address of ours is still one.
+        let local = way.map_or(local, |way| way.path.as_ref().and_then(|path| path.local));
+        let socket = match slot {
+            0 => Some(&self.socket),
+            beside => self.ports.get(usize::from(beside) - 1),
+        };
+        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes)) {
+            self.drops[DropReason::WanError as usize] += 1;
+            tracing::debug!(%remote, %error, "sending a message of the protocol");
+        }
+    }
+}
