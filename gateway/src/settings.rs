@@ -65,6 +65,8 @@ pub struct Settings {
     pub wan: Wan,
     /// The side towards the site.
     pub lan: Lan,
+    /// How peers behind NATs are found.
+    pub nat: NatSettings,
     /// How many lanes; `None` picks by cores and queues.
     pub lanes: Option<usize>,
     /// Whether each lane keeps to one core; `None`: where cores remain for everything else.
@@ -100,6 +102,59 @@ pub struct Wan {
     pub busy_poll: Option<u32>,
     /// Source ports beside the listen port, for peers that agree to them.
     pub source_ports: u8,
+}
+
+/// How peers behind NATs are found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatSettings {
+    /// STUN servers, which tell the gateway its address as the internet sees it.
+    pub stun: Vec<EndpointName>,
+    /// Protocols by which the router is asked to map a port; empty for none.
+    pub port_mapping: Vec<MappingProtocol>,
+    /// Give peers our addresses, and reach them at theirs; else by relays alone.
+    pub direct: bool,
+    /// Introduce our peers to each other.
+    pub introduce: bool,
+    /// Search the port of a peer behind a symmetric NAT.
+    pub spray: bool,
+}
+
+impl Default for NatSettings {
+    fn default() -> Self {
+        Self {
+            stun: Vec::new(),
+            port_mapping: MappingProtocol::ALL.to_vec(),
+            direct: true,
+            introduce: false,
+            spray: true,
+        }
+    }
+}
+
+/// A protocol by which a router is asked to map a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MappingProtocol {
+    /// The Port Control Protocol, RFC 6887.
+    Pcp,
+    /// NAT-PMP, RFC 6886.
+    NatPmp,
+    /// UPnP's Internet Gateway Device.
+    Upnp,
+}
+
+impl MappingProtocol {
+    /// All of them, the one that is asked first first.
+    pub const ALL: [Self; 3] = [Self::Pcp, Self::NatPmp, Self::Upnp];
+
+    /// Its name in the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pcp => "pcp",
+            Self::NatPmp => "nat-pmp",
+            Self::Upnp => "upnp",
+        }
+    }
 }
 
 /// Which backend the wan side uses.
@@ -204,15 +259,27 @@ pub struct Peer {
     pub persistent_keepalive: Option<Duration>,
     /// Speak the control channel with it.
     pub extensions: bool,
+    /// Direct paths to it, or relays alone; `None` as for all peers.
+    pub direct: Option<bool>,
 }
 
-/// An endpoint as written: an address or a host name, and a port.
+/// An endpoint or a STUN server as written: an address or a host name, and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointName {
     /// IPv4 address, IPv6 address without brackets, or host name.
     pub host: String,
     /// UDP port.
     pub port: u16,
+}
+
+impl fmt::Display for EndpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
 }
 
 /// Where settings came from, for messages.

@@ -76,6 +76,7 @@ fn summary(loaded: &Loaded, text: &mut String) {
     }
     lines.push(("wan", wan(settings)));
     lines.push(("lan", lan(settings)));
+    nat(settings, &mut lines);
     let beside = match settings.wan.source_ports {
         0 => "the listen port".to_owned(),
         ports => format!("the listen port and {ports} more, for peers that agree to them"),
@@ -106,6 +107,22 @@ fn summary(loaded: &Loaded, text: &mut String) {
     for peer in &settings.peers {
         describe(peer, text);
     }
+}
+
+/// How peers behind NATs are found.
+fn nat(settings: &Settings, lines: &mut Vec<(&str, String)>) {
+    let nat = &settings.nat;
+    let servers: Vec<_> = nat.stun.iter().map(ToString::to_string).collect();
+    lines.push(("stun", join(&servers, "none: our address is known only from peers and from the router")));
+    let protocols: Vec<_> = nat.port_mapping.iter().map(|protocol| protocol.name().to_owned()).collect();
+    lines.push(("port mapping", join(&protocols, "off")));
+    let direct = match (nat.direct, nat.spray) {
+        (true, true) => "direct, with a search for ports behind symmetric NATs",
+        (true, false) => "direct, without a search for ports behind symmetric NATs",
+        (false, _) => "relays only: peers do not learn our addresses",
+    };
+    lines.push(("paths", direct.to_owned()));
+    lines.push(("introduces", if nat.introduce { "its peers to each other" } else { "nobody" }.to_owned()));
 }
 
 fn wan(settings: &Settings) -> String {
@@ -161,15 +178,16 @@ fn lan(settings: &Settings) -> String {
 
 fn describe(peer: &Peer, text: &mut String) {
     let name = peer.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-    let endpoint = match &peer.endpoint {
-        Some(endpoint) if endpoint.host.contains(':') => format!("[{}]:{}", endpoint.host, endpoint.port),
-        Some(endpoint) => format!("{}:{}", endpoint.host, endpoint.port),
-        None => "unknown until it calls".to_owned(),
-    };
+    let endpoint = peer.endpoint.as_ref().map_or_else(|| "unknown until it calls".to_owned(), ToString::to_string);
     let keepalive =
         peer.persistent_keepalive.map_or_else(|| "off".to_owned(), |every| format!("every {} s", every.as_secs()));
     let shared = if peer.preshared_key.is_some() { "yes" } else { "no" };
-    let extensions = if peer.extensions { "where it has them" } else { "off" };
+    let extensions = match (peer.extensions, peer.direct) {
+        (false, _) => "off",
+        (true, None) => "where it has them",
+        (true, Some(true)) => "where it has them; direct paths",
+        (true, Some(false)) => "where it has them; relays only",
+    };
     let _infallible = writeln!(
         text,
         "peer {}{name}\n  {:<12} {endpoint}\n  {:<12} {}\n  {:<12} {keepalive}\n  {:<12} {shared}\n  {:<12} {extensions}",

@@ -12,11 +12,14 @@ use super::error::{Fault, Located, Place, Problem};
 use super::keys::{self, KeySource};
 use super::values;
 use crate::settings::{
-    Crypto, EndpointName, Hooks, Lan, LanBackend, Peer, PublicKey, RouteTable, Settings, Wan, WanBackend, XdpMode,
+    Crypto, EndpointName, Hooks, Lan, LanBackend, MappingProtocol, NatSettings, Peer, PublicKey, RouteTable, Settings,
+    Wan, WanBackend, XdpMode,
 };
 
 /// Lanes at most.
 pub const LANES_MAX: usize = 256;
+/// STUN servers at most.
+pub const STUN_MAX: usize = 8;
 /// Source ports beside the listen port, unless configured: with nine in all, flows reach most queues of a network card with
 /// eight, and one datagram in the batches that the kernel segments is seldom alone.
 const SOURCE_PORTS: u8 = 8;
@@ -52,6 +55,11 @@ pub struct Draft {
     /// Where the section of the lan begins.
     pub lan_section: Place,
     pub no_offloads: bool,
+    pub stun: Vec<Located<EndpointName>>,
+    pub port_mapping: Option<Vec<Located<Vec<MappingProtocol>>>>,
+    pub direct: Option<bool>,
+    pub introduce: Option<bool>,
+    pub spray: Option<bool>,
     pub lanes: Option<usize>,
     pub pin: Option<bool>,
     pub crypto: Crypto,
@@ -77,6 +85,7 @@ pub struct PeerDraft {
     pub allowed_ips: Vec<Located<IpNet>>,
     pub persistent_keepalive: Option<Duration>,
     pub without_extensions: bool,
+    pub direct: Option<Located<bool>>,
 }
 
 impl Draft {
@@ -126,6 +135,7 @@ impl Draft {
             hooks: self.hooks.clone(),
             wan,
             lan,
+            nat: self.check_nat()?,
             lanes: self.lanes,
             pin: self.pin,
             crypto: self.crypto,
@@ -181,6 +191,47 @@ impl Draft {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Without extensions nothing is agreed on with a peer, so `direct` of it would mean nothing.
+    fn check_nat(&self) -> Result<NatSettings, Fault> {
+        if self.stun.len() > STUN_MAX {
+            let problem = Problem::Invalid {
+                found: format!("{} servers", self.stun.len()),
+                expected: format!("at most {STUN_MAX}: two are enough to tell the kind of a NAT"),
+            };
+            return Err(Fault::new(&self.stun[STUN_MAX].place, problem));
+        }
+        for peer in self.peers.iter().filter(|peer| peer.without_extensions) {
+            if let Some(direct) = &peer.direct {
+                let text = "has no meaning with `extensions = false`: nothing is agreed on with that peer".to_owned();
+                return Err(Fault::new(&direct.place, Problem::Conflict(text)));
+            }
+        }
+        let default = NatSettings::default();
+        Ok(NatSettings {
+            stun: self.stun.iter().map(|server| server.value.clone()).collect(),
+            port_mapping: self.mapping_protocols()?.unwrap_or(default.port_mapping),
+            direct: self.direct.unwrap_or(default.direct),
+            introduce: self.introduce.unwrap_or(default.introduce),
+            spray: self.spray.unwrap_or(default.spray),
+        })
+    }
+
+    /// In the order as written, each once; `auto` and `off` stand alone.
+    fn mapping_protocols(&self) -> Result<Option<Vec<MappingProtocol>>, Fault> {
+        let Some(words) = &self.port_mapping else { return Ok(None) };
+        let mut protocols = Vec::new();
+        for word in words {
+            if words.len() > 1 && word.value.len() != 1 {
+                let text = format!("this word stands alone: expected {}", values::MAPPING);
+                return Err(Fault::new(&word.place, Problem::Conflict(text)));
+            }
+            protocols.extend(
+                word.value.iter().copied().filter(|protocol| !protocols.contains(protocol)).collect::<Vec<_>>(),
+            );
+        }
+        Ok(Some(protocols))
     }
 
     fn check_addresses(&self) -> Result<(), Fault> {
@@ -271,6 +322,7 @@ impl PeerDraft {
             allowed_ips,
             persistent_keepalive: self.persistent_keepalive,
             extensions: !self.without_extensions,
+            direct: self.direct.as_ref().map(|direct| direct.value),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::{RouteTable, WanBackend};
+use crate::settings::{NatSettings, RouteTable, WanBackend};
 
 const KEY_A: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const PUBLIC_A: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
@@ -75,6 +75,32 @@ fn the_example_stays_good_with_every_key_that_it_has_commented_out() {
 }
 
 #[test]
+fn nat_settings_are_taken_as_written_and_have_defaults() {
+    let head = "[interface]\nname = \"lb0\"\nprivate_key_file = \"k\"\n";
+    let nat = |text: &str| settings(&format!("{head}{text}"), Format::Toml).expect("good").nat;
+    let default = nat("");
+    assert_eq!(default, NatSettings::default());
+    assert!(default.direct && default.spray && !default.introduce && default.stun.is_empty());
+    let protocols = |text: &str| {
+        nat(&format!("[nat]\nport_mapping = {text}"))
+            .port_mapping
+            .iter()
+            .map(|p| p.name())
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(protocols("\"auto\""), "pcp nat-pmp upnp");
+    assert_eq!(protocols("\"off\""), "");
+    assert_eq!(protocols("[]"), "");
+    assert_eq!(protocols("[\"upnp\", \"pcp\", \"upnp\"]"), "upnp pcp");
+    let full = nat("[nat]\nstun = \"stun.example.net\"\ndirect = false\nintroduce = true\nspray = false");
+    assert_eq!(full.stun.iter().map(ToString::to_string).collect::<Vec<_>>(), ["stun.example.net:3478"]);
+    assert!(!full.direct && full.introduce && !full.spray);
+    let with_peer = format!("{head}[[peer]]\npublic_key = \"{PUBLIC_B}\"\ndirect = false");
+    assert_eq!(settings(&with_peer, Format::Toml).expect("good").peers[0].direct, Some(false));
+}
+
+#[test]
 fn a_wg_quick_file_is_taken_as_it_is() {
     let text = format!(
         "\u{feff}# a comment\n[interface]\nprivatekey={KEY_A}\nADDRESS = 10.1.0.1, fd00:1::1/64 # two\nAddress=10.2.0.1/24\n\
@@ -139,6 +165,21 @@ fn every_toml_mistake_is_named_with_its_place_and_what_is_expected() {
         (
             format!("{head}[wan]\nbackend = \"xdp\"\ninterfaces = [\"eth0\"]\n[lan]\nbackend = \"xdp\"\ninterfaces = [\"eth0\"]"),
             "`lan.interfaces`: eth0: expected an interface that is not a wan interface too",
+        ),
+        (format!("{head}[nat]\nstun = [\"stun:a\"]"), "lb0.toml:4:9: `nat.stun`: \"stun:a\": expected HOST or HOST:PORT of a STUN"),
+        (
+            format!("{head}[nat]\nstun = [{}]", "\"a.example\", ".repeat(9)),
+            "`nat.stun`: 9 servers: expected at most 8",
+        ),
+        (format!("{head}[nat]\nport_mapping = \"igd\""), "`nat.port_mapping`: \"igd\": expected \"auto\", \"off\", or a list of"),
+        (
+            format!("{head}[nat]\nport_mapping = [\"pcp\", \"off\"]"),
+            "lb0.toml:4:24: `nat.port_mapping`: this word stands alone",
+        ),
+        (format!("{head}[nat]\nspray = 1"), "`nat.spray`: a number: expected true or false"),
+        (
+            format!("{head}{peer}extensions = false\ndirect = true"),
+            "lb0.toml:6:10: `peer.direct`: has no meaning with `extensions = false`",
         ),
         (format!("{head}[lanes]\ncount = 0"), "`lanes.count`: 0: expected a number of lanes"),
         (format!("{head}[metrics]\nlisten = \"9586\""), "`metrics.listen`: \"9586\": expected an IP address and a port"),

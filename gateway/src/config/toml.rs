@@ -40,6 +40,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ),
     ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll", "source_ports"]),
     ("lan", &["backend", "interfaces", "xdp_mode", "copy", "offloads"]),
+    ("nat", &["stun", "port_mapping", "direct", "introduce", "spray"]),
     ("lanes", &["count", "pin", "frames", "crypto"]),
     ("metrics", &["listen", "stages"]),
     (
@@ -54,6 +55,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "allowed_ips",
             "persistent_keepalive",
             "extensions",
+            "direct",
         ],
     ),
 ];
@@ -88,6 +90,9 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
     }
     if let Some(lan) = root.section("lan")? {
         read_lan(&lan, &mut draft)?;
+    }
+    if let Some(nat) = root.section("nat")? {
+        read_nat(&nat, &mut draft)?;
     }
     if let Some(lanes) = root.section("lanes")? {
         lanes.only_known()?;
@@ -167,6 +172,19 @@ fn read_lan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
     Ok(())
 }
 
+fn read_nat(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
+    section.only_known()?;
+    draft.stun = section.list("stun", values::STUN, values::stun)?;
+    draft.port_mapping = match section.value("port_mapping") {
+        Some(_) => Some(section.list("port_mapping", values::MAPPING, values::mapping)?),
+        None => None,
+    };
+    draft.direct = section.boolean("direct")?;
+    draft.introduce = section.boolean("introduce")?;
+    draft.spray = section.boolean("spray")?;
+    Ok(())
+}
+
 fn read_peer(section: &Section<'_>) -> Result<PeerDraft, Fault> {
     section.only_known()?;
     const NAME: Expected = "a name of 1 to 64 printable characters";
@@ -185,6 +203,10 @@ fn read_peer(section: &Section<'_>) -> Result<PeerDraft, Fault> {
             .scalar("persistent_keepalive", values::KEEPALIVE, values::keepalive)?
             .and_then(|keepalive| keepalive.value),
         without_extensions: !section.boolean("extensions")?.unwrap_or(true),
+        direct: match (section.boolean("direct")?, section.value("direct")) {
+            (Some(value), Some((_, place))) => Some(Located { value, place }),
+            _ => None,
+        },
     })
 }
 

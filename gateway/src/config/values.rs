@@ -9,7 +9,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::keys;
-use crate::settings::{Crypto, EndpointName, LanBackend, PublicKey, RouteTable, Secret, WanBackend, XdpMode};
+use crate::settings::{
+    Crypto, EndpointName, LanBackend, MappingProtocol, PublicKey, RouteTable, Secret, WanBackend, XdpMode,
+};
 
 /// What a value should have been.
 pub(crate) type Expected = &'static str;
@@ -32,6 +34,9 @@ pub(crate) const WAN_BACKEND: Expected = "\"auto\", \"xdp\" or \"udp\"";
 pub(crate) const LAN_BACKEND: Expected = "\"auto\", \"tun\" or \"xdp\"";
 pub(crate) const CRYPTO: Expected = "\"auto\", \"ring\" or \"multibuffer\"";
 pub(crate) const XDP_MODE: Expected = "\"auto\", \"native\" or \"generic\"";
+pub(crate) const STUN: Expected =
+    "HOST or HOST:PORT of a STUN server, such as stun.example.net, 192.0.2.1:3478 or [2001:db8::1]:3478";
+pub(crate) const MAPPING: Expected = "\"auto\", \"off\", or a list of \"pcp\", \"nat-pmp\" and \"upnp\"";
 pub(crate) const USER: Expected = "the name of a user";
 
 pub(crate) fn interface(text: &str) -> Result<String, Expected> {
@@ -102,6 +107,31 @@ pub(crate) fn endpoint(text: &str) -> Result<EndpointName, Expected> {
         return Err(ENDPOINT);
     }
     Ok(EndpointName { host: host.to_owned(), port })
+}
+
+/// The port of a STUN server that names none, RFC 8489 section 18.6.
+const STUN_PORT: u16 = 3478;
+
+/// As an endpoint, with a port that may be left out.
+pub(crate) fn stun(text: &str) -> Result<EndpointName, Expected> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    let is_address = bare.parse::<Ipv6Addr>().is_ok();
+    let with_port = if is_address { format!("[{bare}]:{STUN_PORT}") } else { format!("{text}:{STUN_PORT}") };
+    let result = if is_address || !text.contains(':') { endpoint(&with_port) } else { endpoint(text) };
+    result.map_err(|_| STUN)
+}
+
+/// One word of the setting: several protocols, none, or one.
+pub(crate) fn mapping(text: &str) -> Result<Vec<MappingProtocol>, Expected> {
+    match text {
+        "auto" => Ok(MappingProtocol::ALL.to_vec()),
+        "off" => Ok(Vec::new()),
+        name => MappingProtocol::ALL
+            .into_iter()
+            .find(|protocol| protocol.name() == name)
+            .map(|protocol| vec![protocol])
+            .ok_or(MAPPING),
+    }
 }
 
 /// `off` and 0 are none.
@@ -211,6 +241,24 @@ mod tests {
             ("two words:1", None),
         ] {
             let parsed = endpoint(text).ok();
+            assert_eq!(parsed.as_ref().map(|e| (e.host.as_str(), e.port)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_stun_server_needs_no_port() {
+        for (text, expected) in [
+            ("stun.example.net", Some(("stun.example.net", 3478))),
+            ("stun.example.net:19302", Some(("stun.example.net", 19302))),
+            ("192.0.2.1", Some(("192.0.2.1", 3478))),
+            ("2001:db8::1", Some(("2001:db8::1", 3478))),
+            ("[2001:db8::1]", Some(("2001:db8::1", 3478))),
+            ("[2001:db8::1]:7", Some(("2001:db8::1", 7))),
+            ("", None),
+            ("stun:stun.example.net:1", None),
+            ("host:0", None),
+        ] {
+            let parsed = stun(text).ok();
             assert_eq!(parsed.as_ref().map(|e| (e.host.as_str(), e.port)), expected, "{text}");
         }
     }
