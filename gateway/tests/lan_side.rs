@@ -2,17 +2,20 @@
 //! ring, and which it leaves to the kernel. Each test lives in namespaces that vanish with it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../xsk/tests/common/mod.rs"]
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{in_namespace, sh};
 use landbridge::datapath::lan::LanSide;
 use landbridge::datapath::lan_table::{HopId, LanTable, NextHop};
 use landbridge::datapath::lan_xdp::LanXdp;
@@ -33,29 +36,6 @@ const TAG: [u8; 4] = [0x81, 0, 0, 7];
 const VLAN: u16 = 7;
 /// All protocols, in network byte order.
 const ETH_P_ALL: u16 = 0x0003_u16.to_be();
-
-fn sh(line: &str) {
-    let output = Command::new("sh").arg("-ec").arg(line).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Runs `test` on a thread in a namespace of its own.
-fn in_namespace(test: impl FnOnce() + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var("CI").is_err(), "this test needs root, and CI skips no test");
-        eprintln!("skipped: this test needs root");
-        return;
-    }
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            test();
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
 
 fn ring(if_index: u32, memory: &Memory) -> Xsk {
     let (copy, busy_poll) = (true, None);

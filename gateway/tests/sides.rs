@@ -2,6 +2,9 @@
 //! and with which marks. Each test lives in namespaces that vanish with it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../xsk/tests/common/mod.rs"]
+mod common;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
@@ -12,6 +15,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{in_namespace, sh};
 use landbridge::datapath::side::{Datagrams, Origin, Outgoing, Wan};
 use landbridge::datapath::stats::LaneStats;
 use landbridge::datapath::tables::{Path, Wire};
@@ -28,30 +32,6 @@ const PORT: u16 = 51820;
 const OURS: &str = "192.0.2.1";
 const THEIRS: &str = "192.0.2.2";
 const LIVE: ReceiverIndex = ReceiverIndex(0x1000_0001);
-
-fn sh(line: &str) {
-    let output = Command::new("sh").arg("-ec").arg(line).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Runs `test` on a thread in a namespace of its own.
-fn in_namespace(test: impl FnOnce() + Send) {
-    if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var("CI").is_err(), "this test needs root, and CI skips no test");
-        eprintln!("skipped: this test needs root");
-        return;
-    }
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            sh("ip link set lo up");
-            test();
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
-}
 
 /// A wire to another namespace, in which a plain UDP socket is; this end is `wan`.
 fn wire(mtu: u32) -> UdpSocket {

@@ -25,6 +25,18 @@ fn is_root() -> bool {
     root
 }
 
+/// Four namespaces that route plainly.
+fn plain_routes(spec: &TopologySpec) -> Topology {
+    let topology = Topology::build(PREFIX, spec).expect("four namespaces");
+    topology.route_plainly().expect("routes");
+    topology
+}
+
+/// Generator and sink at their ends.
+fn attached(topology: &Topology) -> Tester<'_> {
+    Tester::attach_with(topology, Turns::Fair).expect("generator and sink")
+}
+
 fn trial(size: FrameSize, version: IpVersion, directions: Directions) -> Trial {
     Trial { size, version, rate_pps: 2000.0, directions, duration: Duration::from_millis(200), flows: 3 }
 }
@@ -36,9 +48,8 @@ fn at_a_low_rate_every_frame_arrives_both_ways_in_both_versions_and_nothing_is_l
     }
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stop = Stop::default();
-    let topology = Topology::build(PREFIX, &TopologySpec::default()).expect("four namespaces");
-    topology.route_plainly().expect("routes");
-    let mut tester = Tester::attach_with(&topology, Turns::Fair).expect("generator and sink");
+    let topology = plain_routes(&TopologySpec::default());
+    let mut tester = attached(&topology);
     for version in [IpVersion::V4, IpVersion::V6] {
         tester.join(version, Duration::from_secs(10), &stop).expect("frames go through");
         for size in [FrameSize::Bytes(64), FrameSize::Imix] {
@@ -74,9 +85,8 @@ fn what_the_way_drops_on_purpose_is_counted_to_the_frame() {
     let stop = Stop::default();
     // The longest packets of the mix do not fit the wan and must not be fragmented: gateway A drops each of them.
     let spec = TopologySpec { wan_mtu: 1300, ..TopologySpec::default() };
-    let topology = Topology::build(PREFIX, &spec).expect("four namespaces");
-    topology.route_plainly().expect("routes");
-    let mut tester = Tester::attach_with(&topology, Turns::Fair).expect("generator and sink");
+    let topology = plain_routes(&spec);
+    let mut tester = attached(&topology);
     tester.join(IpVersion::V4, Duration::from_secs(10), &stop).expect("frames go through");
     let one_flow = Trial { flows: 1, ..trial(FrameSize::Imix, IpVersion::V4, Directions::AToB) };
     let results = tester.trial(&one_flow, &stop).expect("a trial");
@@ -95,9 +105,8 @@ fn a_trial_that_is_interrupted_leaves_no_generator_behind() {
     }
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let stop = Stop::default();
-    let topology = Topology::build(PREFIX, &TopologySpec::default()).expect("four namespaces");
-    topology.route_plainly().expect("routes");
-    let mut tester = Tester::attach_with(&topology, Turns::Fair).expect("generator and sink");
+    let topology = plain_routes(&TopologySpec::default());
+    let mut tester = attached(&topology);
     let flag = stop.flag();
     let user = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(150));

@@ -19,6 +19,58 @@ pub(crate) struct Lane {
     pub(crate) counter: u64,
 }
 
+impl Lane {
+    /// Writes the tag, given as its low and its high half.
+    ///
+    /// # Safety
+    /// TAG_LEN bytes behind the text may be written.
+    #[inline(always)]
+    pub(crate) unsafe fn put_tag(&self, tag: [u64; 2]) {
+        // SAFETY: the caller vouches for them.
+        unsafe { self.text.add(self.len).cast::<[u64; 2]>().write_unaligned(tag) };
+    }
+
+    /// Whether the packet has this tag, given as its halves: in a time that does not depend on either.
+    ///
+    /// # Safety
+    /// TAG_LEN bytes behind the text may be read.
+    #[inline(always)]
+    pub(crate) unsafe fn has_tag(&self, tag: [u64; 2]) -> bool {
+        // SAFETY: the caller vouches for them.
+        let given = unsafe { self.text.add(self.len).cast::<[u64; 2]>().read_unaligned() };
+        // Both halves count before anything depends on them: the result is public, its parts are not.
+        core::hint::black_box((tag[0] ^ given[0]) | (tag[1] ^ given[1])) == 0
+    }
+}
+
+/// The lanes of a set, in their order, and how many they are; bit `i` of the set is lane `i`.
+#[inline]
+pub(crate) fn chosen<const N: usize>(lanes: &[Lane], set: u16) -> ([Lane; N], usize) {
+    let mut chosen = [lanes[0]; N];
+    let mut count = 0;
+    for (i, lane) in lanes.iter().enumerate() {
+        if set & (1 << i) != 0 {
+            chosen[count] = *lane;
+            count += 1;
+        }
+    }
+    (chosen, count)
+}
+
+/// The packets' counters, low words and high words.
+#[inline(always)]
+pub(crate) fn counters<const N: usize>(lanes: &[Lane]) -> [[u32; N]; 2] {
+    let mut counters = [[0; N]; 2];
+    for (i, lane) in lanes.iter().enumerate() {
+        counters[0][i] = lane.counter as u32;
+        counters[1][i] = (lane.counter >> 32) as u32;
+    }
+    counters
+}
+
+/// "expand 32-byte k", RFC 8439 section 2.3.
+pub(crate) const CONSTANTS: [i32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
 /// An implementation that works across the packets of a batch.
 pub(crate) struct Kernel {
     /// Whether the CPU has what it needs.
@@ -86,25 +138,15 @@ impl Kernel {
         if burst.len() < SMALLEST {
             return by_ring::seal(burst);
         }
-        let mut ran = false;
-        for part in burst.chunks_mut(SORTED) {
-            self.for_each_batch(part, |part, batch| {
-                let Some(lanes) = self.lanes(part, batch) else {
-                    for &at in batch {
-                        let packet = &mut part[usize::from(at)];
-                        packet.key.seal(packet.counter, packet.bytes);
-                    }
-                    return;
-                };
-                ran = true;
+        self.run(
+            burst,
+            |packet| packet.key.seal(packet.counter, packet.bytes),
+            |part, batch, lanes| {
                 // SAFETY: the engine is supported; the lanes come from distinct exclusive slices of at least TAG_LEN
                 // bytes, which are borrowed for the whole call, and are sorted.
-                unsafe { (self.seal)(&part[usize::from(batch[0])].key.words, &lanes[..batch.len()]) };
-            });
-        }
-        if ran {
-            crate::wipe::dead_stack();
-        }
+                unsafe { (self.seal)(&part[usize::from(batch[0])].key.words, lanes) };
+            },
+        );
     }
 
     /// Opens a burst.
@@ -115,22 +157,35 @@ impl Kernel {
         if burst.len() < SMALLEST {
             return by_ring::open(burst);
         }
-        let mut ran = false;
-        for part in burst.chunks_mut(SORTED) {
-            self.for_each_batch(part, |part, batch| {
-                let Some(lanes) = self.lanes(part, batch) else {
-                    for &at in batch {
-                        let packet = &mut part[usize::from(at)];
-                        packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok();
-                    }
-                    return;
-                };
-                ran = true;
+        self.run(
+            burst,
+            |packet| packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok(),
+            |part, batch, lanes| {
                 // SAFETY: as in `seal_burst`.
-                let authentic = unsafe { (self.open)(&part[usize::from(batch[0])].key.words, &lanes[..batch.len()]) };
+                let authentic = unsafe { (self.open)(&part[usize::from(batch[0])].key.words, lanes) };
                 for (i, &at) in batch.iter().enumerate() {
                     part[usize::from(at)].authentic = authentic & (1 << i) != 0;
                 }
+            },
+        );
+    }
+
+    /// Gives each batch to the kernel, or its packets to `ring`, and wipes the stack at the end.
+    #[inline]
+    fn run<'a>(
+        &self,
+        burst: &mut [Packet<'a>],
+        by_ring: impl Fn(&mut Packet<'a>),
+        by_kernel: impl Fn(&mut [Packet<'a>], &[u8], &[Lane]),
+    ) {
+        let mut ran = false;
+        for part in burst.chunks_mut(SORTED) {
+            self.for_each_batch(part, |part, batch| match self.lanes(part, batch) {
+                Some(lanes) => {
+                    ran = true;
+                    by_kernel(part, batch, &lanes[..batch.len()]);
+                }
+                None => batch.iter().for_each(|&at| by_ring(&mut part[usize::from(at)])),
             });
         }
         if ran {

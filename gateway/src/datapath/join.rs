@@ -130,9 +130,7 @@ impl Joiner {
         offloads: Offloads,
         write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
     ) -> Joined {
-        self.known = 0;
-        self.sort_all(packets, offloads);
-        self.write_groups(self.groups.len(), packets, write)
+        self.join_rest(packets, 0, offloads, write)
     }
 
     /// As [`Joiner::join`], but the last group stays unwritten if more packets may continue it and other groups are written:
@@ -144,8 +142,7 @@ impl Joiner {
         offloads: Offloads,
         write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
     ) -> Joined {
-        self.known = known;
-        self.sort_all(packets, offloads);
+        self.sort_all(packets, known, offloads);
         let is_open = self.groups.len() > 1 && self.groups.last().is_some_and(|last| !last.closed);
         let complete = self.groups.len() - usize::from(is_open);
         let joined = self.write_groups(complete, packets, write);
@@ -167,8 +164,7 @@ impl Joiner {
         offloads: Offloads,
         write: &mut impl FnMut(&[IoSlice<'_>], usize) -> WriteOutcome,
     ) -> Joined {
-        self.known = known;
-        self.sort_all(packets, offloads);
+        self.sort_all(packets, known, offloads);
         self.write_groups(self.groups.len(), packets, write)
     }
 
@@ -177,7 +173,8 @@ impl Joiner {
         self.left[packet]
     }
 
-    fn sort_all(&mut self, packets: &[Frame], offloads: Offloads) {
+    fn sort_all(&mut self, packets: &[Frame], known: usize, offloads: Offloads) {
+        self.known = known;
         self.packets.clear();
         self.groups.clear();
         self.left.fill(false);

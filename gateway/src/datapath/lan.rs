@@ -9,7 +9,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
 
 use landbridge_xsk::{Burst, Frame, Pool};
 use rustix::event::{PollFd, PollFlags};
@@ -18,18 +17,17 @@ use super::inner;
 use super::lan_table::{LanTable, NextHop, ToKernel};
 use super::lan_tun::LanTun;
 use super::lan_xdp::LanXdp;
+use super::ring::Rings;
 use super::side::{Lan, PollSet};
 use super::stats::LaneStats;
 
 /// Rings and TUN queue of one lane. A lane that has neither only helps others.
 #[derive(Debug)]
 pub struct LanSide {
-    rings: Vec<LanXdp>,
+    rings: Rings<LanXdp>,
     tun: Option<Box<LanTun>>,
     /// What goes by the TUN of the burst at hand.
     to_kernel: Burst,
-    /// Who is received from first: a ring by its place, or behind them all the TUN.
-    first: usize,
 }
 
 /// How packets between two addresses leave: by this ring to this hop, or by the TUN.
@@ -39,7 +37,7 @@ impl LanSide {
     /// What the lane shall use.
     #[must_use]
     pub fn new(rings: Vec<LanXdp>, tun: Option<LanTun>) -> Self {
-        Self { rings, tun: tun.map(Box::new), to_kernel: Burst::new(), first: 0 }
+        Self { rings: Rings::new(rings), tun: tun.map(Box::new), to_kernel: Burst::new() }
     }
 
     /// Sorts a burst: into the rings, or into `to_kernel`.
@@ -57,7 +55,7 @@ impl LanSide {
                 Some((same, way)) if same == between => way,
                 _ => {
                     let way = table.next_hop(&packet).and_then(|hop| {
-                        let place = rings.iter().position(|ring| ring.if_index == hop.if_index);
+                        let place = rings.place(hop.if_index);
                         hop.mark_used();
                         place.map(|place| (place, &**hop)).ok_or(ToKernel::NoRing)
                     });
@@ -66,7 +64,7 @@ impl LanSide {
                 }
             };
             match way.and_then(|(place, hop)| forwardable(&frame, hop).map(|()| (place, hop))) {
-                Ok((place, hop)) => rings[place].push(pool, frame, hop, stats),
+                Ok((place, hop)) => rings.at(place).push(pool, frame, hop, stats),
                 Err(why) => {
                     count(why, stats);
                     to_kernel.push(frame);
@@ -107,20 +105,16 @@ fn count(why: ToKernel, stats: &LaneStats) {
 
 impl Lan for LanSide {
     fn receive(&mut self, pool: &mut Pool, into: &mut Burst, stats: &LaneStats) -> io::Result<()> {
-        let sources = self.rings.len() + 1;
+        let Self { rings, tun, .. } = self;
         let mut result = Ok(());
-        for source in (self.first..sources).chain(0..self.first) {
-            match (self.rings.get_mut(source), &mut self.tun) {
+        rings.in_turn(|ring| {
+            match (ring, &mut *tun) {
                 (Some(ring), _) => ring.receive(pool, into, stats),
                 (None, Some(tun)) => result = tun.receive(pool, into, stats),
                 (None, None) => {}
             }
-            if into.is_full() {
-                // The others have waited for this one.
-                self.first = (source + 1) % sources;
-                break;
-            }
-        }
+            into.is_full()
+        });
         result
     }
 
@@ -147,7 +141,7 @@ impl Lan for LanSide {
     }
 
     fn glance(&mut self, pool: &mut Pool) -> bool {
-        self.rings.iter_mut().any(|ring| ring.glance(pool))
+        self.rings.glance(pool)
     }
 
     fn has_rings(&self) -> bool {
@@ -155,26 +149,18 @@ impl Lan for LanSide {
     }
 
     fn poll_set<'a>(&'a self, into: &mut PollSet<'a>) {
-        into.extend(self.rings.iter().map(|ring| PollFd::from_borrowed_fd(ring.as_fd(), PollFlags::IN)));
+        into.extend(self.rings.fds().map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         if let Some(tun) = &self.tun {
             tun.poll_set(into);
         }
     }
 
     fn replace_rings(&mut self, pool: &mut Pool, if_index: u32, rings: Vec<LanXdp>) {
-        let (closed, kept) = self.rings.drain(..).partition(|ring| ring.if_index == if_index);
-        self.rings = kept;
-        for ring in Vec::into_iter(closed) {
-            ring.close(pool);
-        }
-        self.rings.extend(rings);
-        self.first = 0;
+        self.rings.replace(pool, if_index, rings);
     }
 
     fn close(&mut self, pool: &mut Pool) {
-        for ring in self.rings.drain(..) {
-            ring.close(pool);
-        }
+        self.rings.close(pool);
         if let Some(tun) = &mut self.tun {
             tun.close(pool);
         }

@@ -5,50 +5,34 @@
 //! route, answer, or take what the kernel has to see: the program leaves it to the kernel, and so does the lan side.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 
-use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
-use landbridge_xsk::{BURST, Burst, Frame, Pool, Xsk};
+use landbridge_xsk::{Burst, Frame, Pool, Xsk};
 
 use super::inner;
 use super::lan_table::NextHop;
+use super::ring::{OnRing, Ring};
 use super::stats::LaneStats;
 use super::wire;
 
-/// One ring and its backlogs.
+/// One ring.
 #[derive(Debug)]
 pub struct LanXdp {
-    /// The interface it is bound to.
-    pub(super) if_index: u32,
-    socket: Xsk,
-    received: Burst,
-    staged: Burst,
-    /// Bytes of the IP packet in each of them.
-    staged_lens: ArrayVec<u32, BURST>,
+    ring: Ring,
 }
 
 impl LanXdp {
-    /// A side on a bound socket.
+    /// A side on a bound socket of this interface.
     #[must_use]
     pub fn new(if_index: u32, socket: Xsk) -> Self {
-        Self { if_index, socket, received: Burst::new(), staged: Burst::new(), staged_lens: ArrayVec::new() }
-    }
-
-    /// Receives frames where none wait already; true when some do.
-    pub fn glance(&mut self, pool: &mut Pool) -> bool {
-        if self.received.is_empty() {
-            self.socket.receive(pool, &mut self.received);
-        }
-        !self.received.is_empty()
+        Self { ring: Ring::new(if_index, socket) }
     }
 
     /// See [`super::side::Lan::receive`].
     pub fn receive(&mut self, pool: &mut Pool, into: &mut Burst, stats: &LaneStats) {
         let (mut packets, mut bytes) = (0, 0);
-        while !into.is_full() && self.glance(pool) {
-            let room = into.remaining_capacity().min(self.received.len());
-            for mut frame in self.received.drain(..room) {
+        while !into.is_full() && self.ring.glance(pool) {
+            for mut frame in self.ring.take(into.remaining_capacity()) {
                 match unwrap(&mut frame) {
                     Ok(()) => {
                         packets += 1;
@@ -76,40 +60,19 @@ impl LanXdp {
             pool.put(frame);
             return;
         }
-        if self.staged.is_full() {
+        if self.ring.is_full() {
             self.move_staged(pool, stats);
         }
-        self.staged.push(frame);
-        self.staged_lens.push(ip_len);
+        self.ring.stage(frame, ip_len);
     }
 
-    /// Moves staged frames into the ring. A ring that stays full after the kernel was told drops the rest.
     fn move_staged(&mut self, pool: &mut Pool, stats: &LaneStats) {
-        self.fill_ring(pool, stats);
-        if self.staged.is_empty() {
-            return;
-        }
-        // What it cannot send it says again at the flush that ends the turn.
-        let _ = self.socket.flush(pool);
-        self.fill_ring(pool, stats);
-        stats.drop_packets(DropReason::LanFull, self.staged.len() as u64);
-        for frame in self.staged.drain(..) {
-            pool.put(frame);
-        }
-        self.staged_lens.clear();
-    }
-
-    fn fill_ring(&mut self, pool: &mut Pool, stats: &LaneStats) {
-        if self.staged.is_empty() {
-            return;
-        }
-        self.socket.transmit(pool, &mut self.staged);
-        let taken = self.staged_lens.len() - self.staged.len();
-        let bytes = self.staged_lens.drain(..taken).map(u64::from).sum();
-        stats.lan_tx_packets.add(taken as u64);
-        stats.lan_tx_bytes.add(bytes);
-        stats.lan_xdp_tx_packets.add(taken as u64);
-        stats.lan_xdp_tx_bytes.add(bytes);
+        let moved = self.ring.move_staged(pool);
+        stats.lan_tx_packets.add(moved.packets);
+        stats.lan_tx_bytes.add(moved.bytes);
+        stats.lan_xdp_tx_packets.add(moved.packets);
+        stats.lan_xdp_tx_bytes.add(moved.bytes);
+        stats.drop_packets(DropReason::LanFull, moved.refused);
     }
 
     /// Sends what is staged.
@@ -118,21 +81,21 @@ impl LanXdp {
     /// What the kernel said.
     pub fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
         self.move_staged(pool, stats);
-        self.socket.flush(pool)
-    }
-
-    /// Brings every frame home.
-    pub fn close(mut self, pool: &mut Pool) {
-        for frame in self.received.drain(..).chain(self.staged.drain(..)) {
-            pool.put(frame);
-        }
-        self.socket.close(pool);
+        self.ring.flush(pool)
     }
 }
 
-impl AsFd for LanXdp {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+impl OnRing for LanXdp {
+    fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    fn ring_mut(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn into_ring(self) -> Ring {
+        self.ring
     }
 }
 

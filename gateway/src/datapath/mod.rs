@@ -25,6 +25,7 @@ pub mod lanes;
 pub mod memory;
 mod outbound;
 pub mod report;
+mod ring;
 pub mod segment;
 pub mod side;
 mod spread;

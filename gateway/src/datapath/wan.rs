@@ -13,6 +13,7 @@ use landbridge_proto::DropReason;
 use landbridge_xsk::{Burst, Pool};
 use rustix::event::{PollFd, PollFlags};
 
+use super::ring::Rings;
 use super::side::{Datagrams, Outgoing, PollSet, Wan};
 use super::stats::LaneStats;
 use super::wan_udp::WanUdp;
@@ -21,38 +22,32 @@ use super::wan_xdp::WanXdp;
 /// Rings and socket of one lane. A lane that has neither only helps others.
 #[derive(Debug)]
 pub struct WanSide {
-    rings: Vec<WanXdp>,
+    rings: Rings<WanXdp>,
     socket: Option<WanUdp>,
     /// Sockets of further source ports, in their order. Only sent from: what comes to them is the control task's.
     ports: Vec<WanUdp>,
-    /// Who is received from first: a ring by its place, or behind them all the socket.
-    first: usize,
 }
 
 impl WanSide {
     /// What the lane shall use.
     #[must_use]
     pub fn new(rings: Vec<WanXdp>, socket: Option<WanUdp>, ports: Vec<WanUdp>) -> Self {
-        Self { rings, socket, ports, first: 0 }
+        Self { rings: Rings::new(rings), socket, ports }
     }
 }
 
 impl Wan for WanSide {
     fn receive(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) -> io::Result<()> {
-        let sources = self.rings.len() + 1;
+        let Self { rings, socket, .. } = self;
         let mut result = Ok(());
-        for source in (self.first..sources).chain(0..self.first) {
-            match (self.rings.get_mut(source), &mut self.socket) {
+        rings.in_turn(|ring| {
+            match (ring, &mut *socket) {
                 (Some(ring), _) => ring.receive(pool, into, stats),
                 (None, Some(socket)) => result = socket.receive(pool, into, stats),
                 (None, None) => {}
             }
-            if into.is_full() {
-                // The others have waited for this one.
-                self.first = (source + 1) % sources;
-                break;
-            }
-        }
+            into.is_full()
+        });
         result
     }
 
@@ -63,16 +58,15 @@ impl Wan for WanSide {
             beside => ports.get_mut(usize::from(beside) - 1).or(socket.as_mut()),
         };
         let remote = to.path.remote;
-        let if_index = to.path.wire.as_ref().map(|wire| wire.if_index);
-        let place = rings.iter().position(|ring| Some(ring.if_index) == if_index);
-        let payload_max = place.map_or(0, |place| rings[place].payload_max(to));
+        let place = to.path.wire.as_ref().and_then(|wire| rings.place(wire.if_index));
+        let payload_max = place.map_or(0, |place| rings.at(place).payload_max(to));
         for frame in frames.drain(..) {
             let left = match place {
                 Some(place) if frame.len() <= payload_max => {
                     if let Some(socket) = socket.as_mut().filter(|socket| socket.holds(remote)) {
                         socket.flush(pool, stats);
                     }
-                    rings[place].push(pool, frame, to, stats)
+                    rings.at(place).push(pool, frame, to, stats)
                 }
                 _ => Some(frame),
             };
@@ -99,7 +93,7 @@ impl Wan for WanSide {
     }
 
     fn glance(&mut self, pool: &mut Pool) -> bool {
-        self.rings.iter_mut().any(|ring| ring.glance(pool))
+        self.rings.glance(pool)
     }
 
     fn has_rings(&self) -> bool {
@@ -107,7 +101,7 @@ impl Wan for WanSide {
     }
 
     fn poll_set<'a>(&'a self, into: &mut PollSet<'a>) {
-        let rings = self.rings.iter().map(AsFd::as_fd);
+        let rings = self.rings.fds();
         let socket = self.socket.iter().map(AsFd::as_fd);
         into.extend(rings.chain(socket).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
     }
@@ -123,19 +117,11 @@ impl Wan for WanSide {
     }
 
     fn replace_rings(&mut self, pool: &mut Pool, if_index: u32, rings: Vec<WanXdp>) {
-        let (closed, kept) = self.rings.drain(..).partition(|ring| ring.if_index == if_index);
-        self.rings = kept;
-        for ring in Vec::into_iter(closed) {
-            ring.close(pool);
-        }
-        self.rings.extend(rings);
-        self.first = 0;
+        self.rings.replace(pool, if_index, rings);
     }
 
     fn close(&mut self, pool: &mut Pool) {
-        for ring in self.rings.drain(..) {
-            ring.close(pool);
-        }
+        self.rings.close(pool);
         for socket in self.socket.take().into_iter().chain(self.ports.drain(..)) {
             socket.close(pool);
         }

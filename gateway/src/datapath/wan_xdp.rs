@@ -6,13 +6,13 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
-use landbridge_xsk::{BURST, Burst, Frame, Pool, Xsk};
+use landbridge_xsk::{Frame, Pool, Xsk};
 
+use super::ring::{OnRing, Ring};
 use super::side::{Datagrams, Origin, Outgoing};
 use super::stats::LaneStats;
 use super::tables::Path;
@@ -32,16 +32,10 @@ pub const fn packet_len_max(frame_size: u32) -> usize {
     (frame_size as usize).saturating_sub(KERNEL_HEADROOM + ETHERNET_MAX)
 }
 
-/// One ring and its backlogs.
+/// One ring, and what is remembered for it.
 #[derive(Debug)]
 pub struct WanXdp {
-    /// The interface it is bound to.
-    pub(super) if_index: u32,
-    socket: Xsk,
-    received: Burst,
-    staged: Burst,
-    /// Bytes of the outer IP packet in each of them.
-    staged_lens: ArrayVec<u32, BURST>,
+    ring: Ring,
     /// Whom frames go to that the kernel was not yet told of; when they are too many to remember, everybody.
     unsent: ArrayVec<SocketAddr, UNSENT_MAX>,
     templates: Vec<Option<Template>>,
@@ -56,27 +50,17 @@ struct Template {
 }
 
 impl WanXdp {
-    /// A side on a bound socket.
+    /// A side on a bound socket of this interface.
     #[must_use]
     pub fn new(if_index: u32, socket: Xsk) -> Self {
         let templates = std::iter::repeat_with(|| None).take(TEMPLATES).collect();
-        let (staged_lens, unsent) = (ArrayVec::new(), ArrayVec::new());
-        Self { if_index, socket, received: Burst::new(), staged: Burst::new(), staged_lens, unsent, templates }
-    }
-
-    /// Receives frames where none wait already; true when some do.
-    pub fn glance(&mut self, pool: &mut Pool) -> bool {
-        if self.received.is_empty() {
-            self.socket.receive(pool, &mut self.received);
-        }
-        !self.received.is_empty()
+        Self { ring: Ring::new(if_index, socket), unsent: ArrayVec::new(), templates }
     }
 
     /// See [`super::side::Wan::receive`].
     pub fn receive(&mut self, pool: &mut Pool, into: &mut Datagrams, stats: &LaneStats) {
-        while !into.is_full() && self.glance(pool) {
-            let room = into.frames.remaining_capacity().min(self.received.len());
-            for mut frame in self.received.drain(..room) {
+        while !into.is_full() && self.ring.glance(pool) {
+            for mut frame in self.ring.take(into.frames.remaining_capacity()) {
                 match wire::parse(frame.data()) {
                     Ok(datagram) => {
                         stats.wan_xdp_rx_packets.add(1);
@@ -124,11 +108,10 @@ impl WanXdp {
         }
         debug_assert!(frame.len() > payload_len + ethernet_len);
         let ip_len = frame.len() - ethernet_len;
-        if self.staged.is_full() {
+        if self.ring.is_full() {
             self.move_staged(pool, stats);
         }
-        self.staged.push(frame);
-        self.staged_lens.push(ip_len as u32);
+        self.ring.stage(frame, ip_len as u32);
         let remote = to.path.remote;
         if self.unsent.last() != Some(&remote) && !self.holds(remote) {
             self.unsent.push(remote);
@@ -151,26 +134,11 @@ impl WanXdp {
         kept.as_ref()?.headers.as_ref()
     }
 
-    /// Moves staged frames into the ring. A ring that stays full after the kernel was told drops the rest.
     fn move_staged(&mut self, pool: &mut Pool, stats: &LaneStats) {
-        self.fill_ring(pool, stats);
-        if self.staged.is_empty() {
-            return;
-        }
-        let _ = self.socket.flush(pool);
-        self.fill_ring(pool, stats);
-        stats.drop_packets(DropReason::WanFull, self.staged.len() as u64);
-        for frame in self.staged.drain(..) {
-            pool.put(frame);
-        }
-        self.staged_lens.clear();
-    }
-
-    fn fill_ring(&mut self, pool: &mut Pool, stats: &LaneStats) {
-        self.socket.transmit(pool, &mut self.staged);
-        let taken = self.staged_lens.len() - self.staged.len();
-        stats.wan_xdp_tx_packets.add(taken as u64);
-        stats.wan_xdp_tx_bytes.add(self.staged_lens.drain(..taken).map(u64::from).sum());
+        let moved = self.ring.move_staged(pool);
+        stats.wan_xdp_tx_packets.add(moved.packets);
+        stats.wan_xdp_tx_bytes.add(moved.bytes);
+        stats.drop_packets(DropReason::WanFull, moved.refused);
     }
 
     /// Sends what is staged.
@@ -180,20 +148,20 @@ impl WanXdp {
     pub fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
         self.move_staged(pool, stats);
         self.unsent.clear();
-        self.socket.flush(pool)
-    }
-
-    /// Brings every frame home.
-    pub fn close(mut self, pool: &mut Pool) {
-        for frame in self.received.drain(..).chain(self.staged.drain(..)) {
-            pool.put(frame);
-        }
-        self.socket.close(pool);
+        self.ring.flush(pool)
     }
 }
 
-impl AsFd for WanXdp {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+impl OnRing for WanXdp {
+    fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    fn ring_mut(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    fn into_ring(self) -> Ring {
+        self.ring
     }
 }

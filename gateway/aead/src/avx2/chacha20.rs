@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use super::transpose::transpose_8;
 use super::{ABREAST, BATCH};
-use crate::multibuffer::Lane;
+use crate::multibuffer::{CONSTANTS, Lane, counters};
 use crate::schedule::BLOCK;
 
 pub(super) type Places = crate::schedule::Places<ABREAST>;
@@ -89,19 +89,14 @@ impl Cipher {
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) fn new(key: &[u32; 8], lanes: &[Lane]) -> Self {
-        let mut counters = [[0_u32; BATCH]; 2];
-        for (i, lane) in lanes.iter().enumerate() {
-            counters[0][i] = lane.counter as u32;
-            counters[1][i] = (lane.counter >> 32) as u32;
-        }
+        let counters = counters::<BATCH>(lanes);
         // SAFETY: each array is the size of a register.
         let counters = unsafe {
             [_mm256_loadu_si256(counters[0].as_ptr().cast()), _mm256_loadu_si256(counters[1].as_ptr().cast())]
         };
         let zero = _mm256_setzero_si256();
         let mut cipher = Self { constants: [zero; 4], key: [zero; 8], counters };
-        // "expand 32-byte k", RFC 8439 section 2.3.
-        for (row, word) in cipher.constants.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
+        for (row, word) in cipher.constants.iter_mut().zip(CONSTANTS) {
             *row = _mm256_set1_epi32(word);
         }
         for (row, word) in cipher.key.iter_mut().zip(key) {

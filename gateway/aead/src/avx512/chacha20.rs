@@ -4,14 +4,13 @@
 //! word `w` of all sixteen blocks), or applied to packets. Never does: touch a packet outside its text.
 //!
 //! All arithmetic is on words of 32 bits modulo 2^32, as the specification has it. The block number is a word, too:
-//! texts are below
-//! 2^20 bytes ([`crate::multibuffer`]).
+//! texts are below 2^20 bytes ([`crate::multibuffer`]).
 
 use core::arch::x86_64::*;
 
 use super::transpose::transpose_16;
 use super::{ABREAST, BATCH, byte_mask};
-use crate::multibuffer::Lane;
+use crate::multibuffer::{CONSTANTS, Lane, counters};
 use crate::schedule::BLOCK;
 
 pub(super) type Places = crate::schedule::Places<ABREAST>;
@@ -46,19 +45,14 @@ impl Cipher {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn new(key: &[u32; 8], lanes: &[Lane]) -> Self {
-        let mut counters = [[0_u32; BATCH]; 2];
-        for (i, lane) in lanes.iter().enumerate() {
-            counters[0][i] = lane.counter as u32;
-            counters[1][i] = (lane.counter >> 32) as u32;
-        }
+        let counters = counters::<BATCH>(lanes);
         // SAFETY: each array is the size of a register.
         let counters = unsafe {
             [_mm512_loadu_si512(counters[0].as_ptr().cast()), _mm512_loadu_si512(counters[1].as_ptr().cast())]
         };
         let zero = _mm512_setzero_si512();
         let mut cipher = Self { constants: [zero; 4], key: [zero; 8], counters };
-        // "expand 32-byte k", RFC 8439 section 2.3.
-        for (row, word) in cipher.constants.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
+        for (row, word) in cipher.constants.iter_mut().zip(CONSTANTS) {
             *row = _mm512_set1_epi32(word);
         }
         for (row, word) in cipher.key.iter_mut().zip(key) {

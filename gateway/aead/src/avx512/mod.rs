@@ -15,7 +15,7 @@ mod transpose;
 
 use core::arch::x86_64::*;
 
-use crate::multibuffer::Lane;
+use crate::multibuffer::{Lane, chosen};
 use crate::schedule::BLOCK;
 use chacha20::{Cipher, Places, apply_part, apply_whole};
 use poly1305::{OneTimeKeys, tags};
@@ -62,7 +62,7 @@ pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
         let tags = words(tags);
         for (i, lane) in lanes.iter().enumerate() {
             // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
-            unsafe { lane.text.add(lane.len).cast::<[u64; 2]>().write_unaligned([tags[0][i], tags[1][i]]) };
+            unsafe { lane.put_tag([tags[0][i], tags[1][i]]) };
         }
     }
 }
@@ -86,10 +86,8 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
         let tags = words(tags);
         for (i, lane) in lanes.iter().enumerate() {
             // SAFETY: the caller vouches for TAG_LEN bytes behind the text.
-            let given = unsafe { lane.text.add(lane.len).cast::<[u64; 2]>().read_unaligned() };
-            // Both halves count before anything depends on them: the result is public, its parts are not.
-            let difference = (tags[0][i] ^ given[0]) | (tags[1][i] ^ given[1]);
-            authentic |= u16::from(core::hint::black_box(difference) == 0) << (group * LANES + i);
+            let right = unsafe { lane.has_tag([tags[0][i], tags[1][i]]) };
+            authentic |= u16::from(right) << (group * LANES + i);
         }
     }
     if authentic.count_ones() as usize == lanes.len() {
@@ -100,12 +98,7 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
         // SAFETY: as above.
         unsafe { apply_rest(&cipher, schedule, lanes) };
     } else {
-        let mut right = [lanes[0]; BATCH];
-        let mut count = 0;
-        for (i, lane) in lanes.iter().enumerate() {
-            right[count] = *lane;
-            count += usize::from(authentic & (1 << i) != 0);
-        }
+        let (right, count) = chosen::<BATCH>(lanes, authentic);
         let right = &right[..count];
         // SAFETY: as above.
         unsafe { apply_rest(&Cipher::new(key, right), Schedule::new(right, 1), right) };
