@@ -75,6 +75,8 @@ drop_reasons! {
     ChannelUnknown => "channel_unknown",
     /// A message of the control channel that answers nothing, or that nothing is to follow from.
     ChannelUnexpected => "channel_unexpected",
+    /// Longer than the path to its peer carries, and not to be fragmented: its sender is told.
+    TooBig => "too_big",
     /// No peer has the inner destination in its allowed IPs.
     NoRoute => "no_route",
     /// The peer has no endpoint yet.

@@ -10,7 +10,8 @@
 //! 5. Commit the counters to the window, once per run of a session.
 //! 6. Account: bytes and times of the peer, first use of a session, roaming.
 //! 7. Take messages of the control channel out ([`super::channel`]); of the others cut the padding off, compare the inner
-//!    source with the allowed IPs, give the packet to the lan side.
+//!    source with the allowed IPs, lower the segment size that a SYN announces to what a narrow path carries, give the
+//!    packet to the lan side.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, MutexGuard};
@@ -29,7 +30,7 @@ use super::side::{Arrivals, Datagrams, Lan, Origin, Wan};
 use super::stages::Stage;
 use super::tables::Tables;
 use super::transport::TransportHeader;
-use super::{channel, inner, tables};
+use super::{channel, inner, mss, tables};
 
 /// The same roaming is not reported again before this time has passed.
 const ROAM_INTERVAL: Duration = Duration::from_millis(100);
@@ -41,6 +42,14 @@ struct Account {
     bytes: u64,
     data: bool,
     ecn: u8,
+}
+
+/// What is known of the peer that a run's packets came from.
+struct Sender {
+    /// The source of the last packet that it was found to own.
+    accepted: Option<IpAddr>,
+    /// What its path carries, where that is less than the tunnel's MTU.
+    mtu: Option<usize>,
 }
 
 /// The session whose window is locked.
@@ -157,7 +166,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             rest = behind;
             let (kept, newest) = commit(&run, of_run);
             let mut account = Account::default();
-            let mut accepted = None;
+            let mut sender = Sender { accepted: None, mtu: narrow_mtu(run.session.peer, tables) };
             for (i, (frame, note)) in packets.by_ref().take(run.packets).enumerate() {
                 if kept & (1 << i) == 0 {
                     let reason = if note.authentic { DropReason::Replayed } else { DropReason::BadTag };
@@ -167,7 +176,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 account.packets += 1;
                 account.bytes += frame.len() as u64;
                 account.ecn = note.ecn;
-                account.data |= self.deliver(frame, note.ecn, &run, &mut accepted, tables, now);
+                account.data |= self.deliver(frame, note.ecn, &run, &mut sender, tables, now);
             }
             if kept != 0 {
                 self.account(&run, &account, newest, tables, now);
@@ -220,13 +229,12 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     /// Step 7; true when the packet was data: no keepalive, and nothing of the control channel.
-    /// `accepted` is the source of the last packet that this peer was found to own.
     fn deliver(
         &mut self,
         mut frame: Frame,
         ecn: u8,
         run: &Run,
-        accepted: &mut Option<IpAddr>,
+        sender: &mut Sender,
         tables: &Tables,
         now: Instant,
     ) -> bool {
@@ -241,8 +249,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.pass_to_channel(frame, run, now);
             return false;
         }
-        match accept(&mut frame, ecn, run.session.peer, accepted, tables) {
+        match accept(&mut frame, ecn, run.session.peer, &mut sender.accepted, tables) {
             Ok(()) => {
+                if let Some(mtu) = sender.mtu {
+                    self.stats.mss_clamped.add(u64::from(mss::clamp(frame.data_mut(), mtu)));
+                }
                 if self.out.is_full() {
                     self.transmit_lan(&tables.lan);
                 }
@@ -268,6 +279,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         self.note_lan(sent);
         self.stages.end(Stage::LanTransmit, packets);
     }
+}
+
+#[inline]
+fn narrow_mtu(peer: PeerId, tables: &Tables) -> Option<usize> {
+    tables.peer(peer).filter(|entry| entry.mtu < tables.mtu).map(|entry| entry.mtu as usize)
 }
 
 /// Step 5: the set of the packets that are authentic and were not seen before, one bit for each, and whether the newest of

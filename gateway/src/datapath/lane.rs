@@ -10,6 +10,7 @@
 //! 4. Take finished jobs in order, transmit, flush.
 //! 5. With nothing of its own to do, help another lane.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -27,6 +28,7 @@ use super::side::{Datagrams, Lan, Origin, Wan};
 use super::stages::{Stage, StageClock};
 use super::stats::LaneStats;
 use super::tables::{Published, Tables};
+use super::too_big::Allowance;
 
 /// Bursts that a lane takes from each side in one turn.
 pub(super) const BURSTS_PER_TURN: usize = 4;
@@ -64,6 +66,11 @@ pub struct Lane<W, L> {
     pub(super) datagrams: Option<Box<Datagrams>>,
     pub(super) packets: Burst,
     pub(super) out: Burst,
+    /// What senders of packets that are too big are told.
+    pub(super) answers: Burst,
+    pub(super) answerable: Allowance,
+    /// Packets that a burst had no room for after some in it were cut. They come before all others.
+    pub(super) deferred: VecDeque<Frame>,
     /// Confirmations that found the queue to the control task full.
     pub(super) owed: Vec<ReceiverIndex>,
     /// The last roaming that was reported.
@@ -125,6 +132,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             datagrams: Some(Box::default()),
             packets: Burst::new(),
             out: Burst::new(),
+            answers: Burst::new(),
+            answerable: Allowance::default(),
+            deferred: VecDeque::new(),
             owed: Vec::new(),
             roamed: None,
             tables: Cache::new(published),
@@ -327,6 +337,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             while let Some(frame) = self.pending.pop(peer) {
                 self.drop_frame(frame, DropReason::ShuttingDown);
             }
+        }
+        while let Some(frame) = self.deferred.pop_front() {
+            self.drop_frame(frame, DropReason::ShuttingDown);
         }
         self.wan.close(&mut self.pool);
         self.lan.close(&mut self.pool);

@@ -6,7 +6,8 @@
 //! 1. Find the peer by the inner destination; consecutive packets of one destination share the look-up.
 //! 2. Without endpoint or route, drop; without a session to seal with, let the packet wait and tell the
 //!    control task once.
-//! 3. Choose the source port by the packet's flow, where the peer agreed to several. Pad, make room for header and tag.
+//! 3. Choose the source port by the packet's flow, where the peer agreed to several. Where the path is narrower than the
+//!    tunnel, make the packet fit ([`super::narrow`]). Pad, make room for header and tag.
 //! 4. Take the run's counters at once and write the headers.
 //! 5. Seal in place: a crypto job per burst.
 //! 6. Give each run to the wan side with its path, and account for it.
@@ -22,6 +23,7 @@ use landbridge_xsk::Frame;
 use super::inner;
 use super::jobs::{Direction, Job, Note, Place, Run};
 use super::lane::{BURSTS_PER_TURN, Lane};
+use super::narrow::Narrow;
 use super::report::Report;
 use super::side::{Lan, Outgoing, Wan};
 use super::spread::flow_of;
@@ -43,8 +45,13 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let mut busy = false;
         for _ in 0..BURSTS_PER_TURN {
             let Some(job) = self.desk.job() else { break };
-            let received = self.lan.receive(&mut self.pool, &mut self.packets, &self.stats);
-            self.note_lan(received);
+            if self.deferred.is_empty() {
+                let received = self.lan.receive(&mut self.pool, &mut self.packets, &self.stats);
+                self.note_lan(received);
+            } else {
+                let room = self.packets.remaining_capacity().min(self.deferred.len());
+                self.packets.extend(self.deferred.drain(..room));
+            }
             self.stages.end(Stage::LanReceive, self.packets.len());
             if self.packets.is_empty() {
                 self.desk.put(job);
@@ -54,7 +61,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let (full, packets) = (self.packets.is_full(), self.packets.len());
             self.stage_outbound(job, tables, now);
             self.stages.end(Stage::Route, packets);
-            if !full {
+            if !full && self.deferred.is_empty() {
                 break;
             }
         }
@@ -95,7 +102,8 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let mut packets = std::mem::take(&mut self.packets);
         let mut last: Option<(IpAddr, Verdict<'_>)> = None;
         let mut open: Option<(&PeerEntry, usize)> = None;
-        for frame in packets.drain(..) {
+        let mut arrived = packets.drain(..);
+        while let Some(frame) = arrived.next() {
             let destination = match inner::parse(frame.data()) {
                 Ok(packet) => packet.destination,
                 Err(reason) => {
@@ -123,11 +131,18 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                     }
                     let spread = entry.spread.as_ref();
                     let slot = spread.map_or(0, |spread| spread.slot_of(flow_of(frame.data())));
-                    self.add_to_run(&mut job, frame, slot, tables.mtu as usize);
+                    if entry.mtu >= tables.mtu {
+                        self.add_to_run(&mut job, frame, slot, tables.mtu as usize);
+                        continue;
+                    }
+                    let narrow = Narrow { slot, mtu: entry.mtu as usize };
+                    self.add_narrowed(&mut job, frame, narrow, &mut arrived, now);
                 }
             }
         }
+        drop(arrived);
         self.close_run(&mut job, open);
+        self.send_answers(tables, now);
         match job.frames.is_empty() {
             true => {
                 job.runs.clear();
@@ -139,7 +154,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     /// Step 3.
     #[inline]
-    fn add_to_run(&mut self, job: &mut Job, mut frame: Frame, slot: u8, mtu: usize) {
+    pub(super) fn add_to_run(&mut self, job: &mut Job, mut frame: Frame, slot: u8, mtu: usize) {
         let inner_len = frame.len();
         let ecn = inner::outer_ecn(inner::ecn(frame.data()));
         let padding = padded_len(inner_len, mtu) - inner_len;

@@ -8,9 +8,13 @@
 //! 3. With segments, all that they share is summed once; each segment then costs one pass over its
 //!    payload (copied and summed together) and a patch of its headers.
 
+mod cut;
+
 use landbridge_aead::TAG_LEN;
 use landbridge_proto::DropReason;
 use landbridge_xsk::{Frame, Pool};
+
+pub(crate) use cut::Cut;
 
 use super::checksum::Sum;
 use super::inner::{IPV4_LEN, IPV6_LEN};
@@ -100,7 +104,7 @@ impl Layout {
     fn of(header: &VnetHdr, packet: &[u8]) -> Option<Self> {
         let segment_len = usize::from(header.segment_len());
         let is_v4 = *packet.first()? >> 4 == 4;
-        let (protocol, transport, end) = if is_v4 { ipv4(packet)? } else { ipv6(packet)? };
+        let (protocol, transport, end) = transport_of(packet)?;
         let is_tcp = match (header.kind(), is_v4) {
             (GSO_TCPV4, true) | (GSO_TCPV6, false) => true,
             (GSO_UDP_L4, _) => false,
@@ -169,7 +173,15 @@ impl Layout {
     }
 }
 
-/// Protocol, start of the transport header and end of the packet.
+/// Protocol, start of the transport header and end of a packet; `None` for fragments and for packets that lie.
+#[inline]
+pub(crate) fn transport_of(packet: &[u8]) -> Option<(u8, usize, usize)> {
+    match packet.first()? >> 4 {
+        4 => ipv4(packet),
+        _ => ipv6(packet),
+    }
+}
+
 fn ipv4(packet: &[u8]) -> Option<(u8, usize, usize)> {
     let header = packet.first_chunk::<IPV4_LEN>()?;
     let header_len = usize::from(header[0] & 0xf) * 4;

@@ -122,6 +122,12 @@ lane_stats! {
     lan_rx_super_packets,
     /// Super-packets written.
     lan_tx_super_packets,
+    /// SYNs whose maximum segment size was lowered to what the path carries.
+    mss_clamped,
+    /// TCP segments that were cut to what the path carries.
+    tcp_cut,
+    /// Senders told that a packet is too big for the path.
+    too_big_told,
     /// Keepalives received.
     keepalives_received,
     /// Crypto jobs that this lane did for itself.

@@ -94,13 +94,28 @@ pub struct PeerEntry {
     pub spread: Option<Arc<Spread>>,
     /// The source ports that it sends from beside its endpoint's.
     pub alternates: Option<Arc<Alternates>>,
+    /// The largest inner packet that its path carries, sealed, in one piece; [`MTU_UNKNOWN`] where nothing is known to be
+    /// narrower than the tunnel.
+    pub mtu: u32,
 }
+
+/// No limit of a path's own.
+pub const MTU_UNKNOWN: u32 = u32::MAX;
 
 impl PeerEntry {
     /// A peer that nothing else is known of.
     #[must_use]
     pub const fn new(id: PeerId, shared: Arc<PeerShared>) -> Self {
-        Self { id, shared, session: None, path: None, channel_address: None, spread: None, alternates: None }
+        Self {
+            id,
+            shared,
+            session: None,
+            path: None,
+            channel_address: None,
+            spread: None,
+            alternates: None,
+            mtu: MTU_UNKNOWN,
+        }
     }
 }
 

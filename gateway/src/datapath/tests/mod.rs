@@ -5,6 +5,7 @@ mod bad_input;
 mod channel;
 mod failing;
 mod gateways;
+mod narrow;
 mod stealing;
 mod traffic;
 mod waiting;
@@ -183,7 +184,7 @@ impl Site {
         sent.into_iter().map(|frame| self.empty(frame)).collect()
     }
 
-    fn empty(&mut self, frame: Frame) -> Vec<u8> {
+    pub(super) fn empty(&mut self, frame: Frame) -> Vec<u8> {
         let bytes = frame.data().to_vec();
         self.lane.pool().put(frame);
         bytes
