@@ -34,6 +34,7 @@ use crate::control::{self, Control, Parts, crypto, lan, privileges, source_ports
 use crate::datapath::lanes::{self, Lanes, Offloads};
 use crate::datapath::report::Waker;
 use crate::datapath::tables::{Published, Tables};
+use crate::hangup;
 use crate::settings::{Origin, Settings};
 use open::{Choices, Claims, Opened};
 
@@ -121,7 +122,7 @@ fn signals() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
     // A terminal that closes would end us with rules left behind; under nohup it is to change nothing.
-    let mut hangup = match hangup_is_ignored() {
+    let mut hangup = match hangup::is_ignored() {
         true => None,
         false => Some(signal(SignalKind::hangup()).context("cannot catch SIGHUP")?),
     };
@@ -138,13 +139,6 @@ fn signals() -> anyhow::Result<impl Future<Output = &'static str>> {
             _ = hung_up => "SIGHUP",
         }
     })
-}
-
-/// Whether whoever started us wants SIGHUP ignored: the mask's lowest bit.
-fn hangup_is_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
-    mask.and_then(|mask| u64::from_str_radix(mask, 16).ok()).is_some_and(|mask| mask & 1 != 0)
 }
 
 /// A gateway that runs: what has to be given back, and in which order.

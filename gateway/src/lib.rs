@@ -14,6 +14,7 @@ pub mod demo;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod gateway;
+pub mod hangup;
 pub mod lab;
 pub mod settings;
 pub mod sizes;

@@ -131,7 +131,7 @@ pub struct Wg {
     pub backends: Backends,
 }
 
-/// How packets go in and out: the same as the sections [wan], [lan], [lanes] and [metrics] of the configuration.
+/// How packets go in and out: the same as the sections `wan`, `lan`, `lanes` and `metrics` of the configuration.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Backends")]
 pub struct Backends {

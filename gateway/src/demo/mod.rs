@@ -2,7 +2,8 @@
 //!
 //! 1. [`topology`]: four network namespaces, links, addresses, made of [`crate::lab`].
 //! 2. [`process`]: two gateways, each this very program with a configuration of its own.
-//! 3. [`rtt`], [`crate::lab::tcp`] and [`udp`]: echo, TCP and UDP between the hosts, sent and counted by threads inside their namespaces.
+//! 3. [`rtt`], [`crate::lab::tcp`] and [`udp`]: echo, TCP and UDP between the hosts, sent and counted by threads inside
+//!    their namespaces.
 //! 4. [`report`]: what was measured, for people and for programs.
 //!
 //! Enters: [`Options`]. Leaves: a [`report::Report`]. Never does: touch an interface, an address or a route of the machine
@@ -13,6 +14,7 @@ mod progress;
 mod report;
 mod rtt;
 mod scratch;
+mod search;
 mod topology;
 mod udp;
 
@@ -58,7 +60,7 @@ pub(crate) struct Options {
 /// Runs the demo.
 ///
 /// # Errors
-/// What failed, or [`Interrupted`]; all that was made has been removed by then.
+/// What failed, or [`crate::lab::stop::Interrupted`]; all that was made has been removed by then.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     let stop = Stop::on_signals()?;
     let mut progress = Progress::new();
@@ -148,17 +150,17 @@ fn measure(
 
     progress.step("UDP: looking for the rate that arrives whole");
     let tell = |rate: f64| progress.update(&format!("UDP: trying {:.0} packets/s", rate));
-    let capacity = udp::search(path, options.duration.mul_f64(0.2), stop, tell).with_context(blame)?;
-    anyhow::ensure!(capacity > 0.0, "no rate of UDP arrives whole\n{}", blame());
-    progress.step(&format!("UDP at {:.0} packets/s", capacity * STEADY_SHARE));
-    let udp = udp::trial(path, capacity * STEADY_SHARE, options.duration.mul_f64(0.2), stop).with_context(blame)?;
+    let edge = udp::search(path, options.duration.mul_f64(0.2), stop, tell).with_context(blame)?;
+    anyhow::ensure!(edge.pps > 0.0, "no rate of UDP arrives whole\n{}", blame());
+    progress.step(&format!("UDP at {:.0} packets/s", edge.pps * STEADY_SHARE));
+    let udp = udp::trial(path, edge.pps * STEADY_SHARE, options.duration.mul_f64(0.2), stop).with_context(blame)?;
     progress.done(&format!(
         "UDP {:.0} packets/s of {} bytes, {:.3} % lost",
         udp.rate(),
         udp::PAYLOAD,
         udp.loss() * 100.0
     ));
-    Ok(Figures { rtt, tcp, cpu_percent: cpu, udp, udp_capacity: capacity })
+    Ok(Figures { rtt, tcp, cpu_percent: cpu, udp, udp_edge: edge })
 }
 
 fn path(topology: &Topology) -> Path<'_> {

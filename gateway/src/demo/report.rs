@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::Options;
 use super::rtt::RttFigures;
+use super::search::{Edge, Kind};
 use super::udp::{PAYLOAD, UdpFigures};
 use crate::lab::tcp::TcpFigures;
 use crate::status::Status;
@@ -22,8 +23,7 @@ pub(super) struct Figures {
     /// Of one core, per gateway, while TCP ran.
     pub(super) cpu_percent: [f64; 2],
     pub(super) udp: UdpFigures,
-    /// The highest rate that arrived nearly whole.
-    pub(super) udp_capacity: f64,
+    pub(super) udp_edge: Edge,
 }
 
 /// The whole result. Field names are the keys of the JSON object.
@@ -57,7 +57,9 @@ pub(crate) struct Report {
     udp_gbps: f64,
     udp_loss_percent: f64,
     udp_offered_pps: f64,
+    /// The highest rate that arrived nearly whole, and whether it was found or is a bound.
     udp_capacity_pps: f64,
+    udp_capacity_kind: Kind,
     udp_payload_bytes: usize,
     xdp_redirected_packets: u64,
     wan_xdp_data_packets: u64,
@@ -113,7 +115,8 @@ impl Report {
             udp_gbps: round(figures.udp.rate() * (PAYLOAD * 8) as f64 / 1e9, 3),
             udp_loss_percent: round(figures.udp.loss() * 100.0, 4),
             udp_offered_pps: round(figures.udp.sent as f64 / seconds, 0),
-            udp_capacity_pps: round(figures.udp_capacity, 0),
+            udp_capacity_pps: round(figures.udp_edge.pps, 0),
+            udp_capacity_kind: figures.udp_edge.kind,
             udp_payload_bytes: PAYLOAD,
             xdp_redirected_packets: verdicts,
             wan_xdp_data_packets: rings,
@@ -162,7 +165,17 @@ impl Report {
                 self.udp_pps, self.udp_payload_bytes, self.udp_gbps, self.udp_loss_percent
             ),
         );
-        line("UDP edge", format!("{:.0} packets/s arrive nearly whole", self.udp_capacity_pps));
+        let edge = self.udp_capacity_pps;
+        line(
+            "UDP edge",
+            match self.udp_capacity_kind {
+                Kind::Found => format!("{edge:.0} packets/s arrive nearly whole"),
+                Kind::AtLeast => {
+                    format!("at least {edge:.0} packets/s arrive nearly whole: the search ended before loss")
+                }
+                Kind::Guess => format!("no rate that was tried arrived nearly whole, {edge:.0} packets/s may"),
+            },
+        );
         line(
             "data packets",
             format!(

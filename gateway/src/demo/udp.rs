@@ -1,6 +1,6 @@
 //! UDP rate and loss: numbered datagrams from host A to host B, in trials of a fixed rate.
 //!
-//! 1. [`search`] raises the rate until a trial loses packets, then closes in on the edge.
+//! 1. [`search()`] raises the rate until a trial loses packets, then closes in on the edge.
 //! 2. [`trial`] at a rate below that edge is what the demo reports: packets received a second, and loss.
 //!
 //! Enters: two namespaces, a rate and a duration. Leaves: counts. Never does: send faster than asked; the sender catches up
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 
+use super::search::{self, Edge, Search};
 use crate::lab::namespace::join;
 use crate::lab::stop::Stop;
 use crate::lab::{PATIENCE, Path, is_timeout};
@@ -26,15 +27,8 @@ pub(super) const PAYLOAD: usize = 1300;
 const STEP: usize = 16;
 /// How long packets may be on their way when the last was sent.
 const GRACE: Duration = Duration::from_millis(250);
-/// The loss that a rate may have to count as carried, of one: that of the partial drop rate of MLRsearch.
-const TOLERANCE: f64 = 0.005;
 /// Room for what arrives while the receiver waits for its turn.
 const RECEIVE_BUFFER: usize = 32 << 20;
-/// A loss beyond this is no hiccup.
-const AGAIN: f64 = 0.2;
-const RATE_FIRST: f64 = 20_000.0;
-const RATE_MIN: f64 = 500.0;
-const RATE_MAX: f64 = 4_000_000.0;
 const TRIAL: Duration = Duration::from_millis(400);
 
 /// What a trial showed.
@@ -47,6 +41,11 @@ pub(super) struct UdpFigures {
 }
 
 impl UdpFigures {
+    /// Packets sent a second.
+    pub(super) fn offered(&self) -> f64 {
+        self.sent as f64 / self.window.as_secs_f64()
+    }
+
     /// Packets received a second.
     pub(super) fn rate(&self) -> f64 {
         self.received as f64 / self.window.as_secs_f64()
@@ -58,43 +57,24 @@ impl UdpFigures {
     }
 }
 
-/// Finds the highest rate that arrives nearly whole; half of what arrived at all if none did in time.
+/// Finds the highest rate that arrives nearly whole.
 pub(super) fn search(
     path: Path<'_>,
     budget: Duration,
     stop: &Stop,
     mut progress: impl FnMut(f64),
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Edge> {
     let end = Instant::now() + budget;
-    let (mut good, mut bad) = (0.0_f64, None::<f64>);
-    // What came through when nothing came through whole.
-    let mut carried = 0.0_f64;
-    let mut rate = RATE_FIRST;
+    let mut search = Search::default();
     loop {
+        let rate = search.rate();
         progress(rate);
         let mut figures = trial(path, rate, TRIAL, stop)?;
-        if figures.loss() > TOLERANCE && figures.loss() < AGAIN && Instant::now() < end {
-            // One hiccup of the machine is not the edge.
+        if search::is_hiccup(&figures) && Instant::now() < end {
             figures = trial(path, rate, TRIAL, stop)?;
         }
-        // A sender that cannot keep up has found an edge too: its own.
-        let offered = figures.sent as f64 / figures.window.as_secs_f64();
-        carried = carried.max(figures.rate());
-        if figures.loss() <= TOLERANCE {
-            good = good.max(offered.min(rate));
-        }
-        if figures.loss() > TOLERANCE || offered < rate * 0.9 {
-            bad = Some(bad.unwrap_or(RATE_MAX).min(rate));
-        }
-        rate = match bad {
-            None => rate * 1.7,
-            // Under a flood less arrives than could, so the edge is not far below what arrived.
-            Some(bad) if good == 0.0 => (bad / 2.0).min(figures.rate()),
-            Some(bad) => (good + bad) / 2.0,
-        };
-        let close = bad.is_some_and(|bad| bad - good < bad * 0.08);
-        if close || !(RATE_MIN..=RATE_MAX).contains(&rate) || Instant::now() > end {
-            return Ok(if good > 0.0 { good } else { carried / 2.0 });
+        if search.take(&figures) || Instant::now() > end {
+            return Ok(search.edge());
         }
     }
 }

@@ -10,18 +10,22 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Set by Ctrl-C and SIGTERM.
+use crate::hangup;
+
+/// Set by Ctrl-C, SIGTERM and SIGHUP.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// One that Ctrl-C, SIGTERM and SIGHUP set.
+    /// One that Ctrl-C, SIGTERM and, but under `nohup`, SIGHUP set. Programs that are started later do not inherit that
+    /// SIGHUP is ignored: they are ended in order.
     ///
     /// # Errors
     /// Signals that cannot be caught.
     pub fn on_signals() -> anyhow::Result<Self> {
         let stop = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
+        let ignored = hangup::keep_from_children().context("SIGHUP cannot be caught")?;
+        for signal in [SIGINT, SIGTERM].into_iter().chain((!ignored).then_some(SIGHUP)) {
             signal_hook::flag::register(signal, stop.flag()).context("signals cannot be caught")?;
         }
         Ok(stop)

@@ -45,6 +45,11 @@ impl Process {
         environment: &[(&str, &str)],
         directory: &Path,
     ) -> Self {
+        // Programs end as they do by default, even when these tests run under nohup.
+        static DEFAULTS: std::sync::Once = std::sync::Once::new();
+        DEFAULTS.call_once(|| {
+            landbridge::hangup::keep_from_children().expect("a handler for SIGHUP");
+        });
         let log = directory.join(format!("output-{}", COUNTER.fetch_add(1, Ordering::Relaxed)));
         let output = File::create(&log).expect("a file in the test's own directory");
         let errors = output.try_clone().expect("a second handle of the same file");
