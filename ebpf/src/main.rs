@@ -2,13 +2,15 @@
 //!
 //! Enters: every frame that an interface of ours receives. Leaves: on a wan interface transport data of live
 //! sessions, on a lan interface packets for networks behind peers, to the AF_XDP socket of their queue;
-//! everything else, untouched, to the kernel. Never does: drop, change or answer a packet.
+//! at a relay's ports datagrams of bound peers, to the other peer's place; everything else, untouched, to the kernel. Never
+//! does: answer a packet, or drop or change one that is not a bound peer's at a port of the relay.
 //!
 //! 1. [`parse`]: headers; lengths are believed only where they agree with each other.
 //! 2. [`wan`]: our port, one of our addresses, transport data, a live receiver index.
 //! 3. [`lan`]: our MAC and VLAN, to be forwarded by the rules for routers, a route to a peer.
-//! 4. [`redirect`]: the socket bound to this interface and queue.
-//! 5. [`action`]: the one place where an outcome becomes an XDP action.
+//! 4. [`relay`]: a port of the relay, from a bound place: rewritten and sent from here.
+//! 5. [`redirect`]: the socket bound to this interface and queue.
+//! 6. [`action`]: the one place where an outcome becomes an XDP action.
 //!
 //! An interface may have both roles: what is for one of our addresses is asked of the wan role, all else of the lan's.
 
@@ -18,6 +20,7 @@
 mod lan;
 mod maps;
 mod parse;
+mod relay;
 mod wan;
 
 use aya_ebpf::bindings::xdp_action;
@@ -44,7 +47,9 @@ pub fn landbridge_steer(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn action(verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Redirected | Verdict::LanRedirected => xdp_action::XDP_REDIRECT,
+        Verdict::Redirected | Verdict::LanRedirected | Verdict::RelayRedirected => xdp_action::XDP_REDIRECT,
+        Verdict::RelayTransmitted => xdp_action::XDP_TX,
+        Verdict::RelayNotWireguard | Verdict::RelayLimited => xdp_action::XDP_DROP,
         Verdict::Disabled
         | Verdict::OtherEtherType
         | Verdict::TooManyTags
@@ -66,7 +71,15 @@ fn action(verdict: Verdict) -> u32 {
         | Verdict::HopLimit
         | Verdict::TunnelMtu
         | Verdict::LocalAddress
-        | Verdict::NoRoute => xdp_action::XDP_PASS,
+        | Verdict::NoRoute
+        | Verdict::RelayUnbound
+        | Verdict::RelayOwn
+        | Verdict::RelayHopLimit
+        | Verdict::RelayTooLong
+        | Verdict::RelayNoNeighbour
+        | Verdict::RelayNoRoute
+        | Verdict::RelayHeaders
+        | Verdict::RelayChecksum => xdp_action::XDP_PASS,
     }
 }
 
@@ -78,7 +91,7 @@ fn steer(ctx: &XdpContext) -> Verdict {
     }
     // Where there is no lan, what an interface is to us matters only once a packet is taken, which few are.
     let interface = if config.lans != 0 { interface(ctx) } else { None };
-    match select(Cursor::new(ctx.data(), ctx.data_end()), interface, config) {
+    match select(ctx, interface, config) {
         Ok(taken) => redirect(ctx, interface, taken),
         Err(verdict) => verdict,
     }
@@ -90,23 +103,35 @@ fn interface(ctx: &XdpContext) -> Option<&'static Interface> {
     maps::interface(ctx.ingress_ifindex() as u32)
 }
 
-/// Which role takes the packet, if any.
+/// Which role takes the packet for a socket; else the verdict that ends the matter.
 #[inline(always)]
-fn select(cursor: Cursor, interface: Option<&Interface>, config: &Config) -> Result<Verdict, Verdict> {
-    let frame = parse::frame(cursor)?;
+fn select(ctx: &XdpContext, interface: Option<&Interface>, config: &Config) -> Result<Verdict, Verdict> {
+    let frame = parse::frame(Cursor::new(ctx.data(), ctx.data_end()))?;
     match frame.kind {
         parse::IPV4 => {
             let packet = V4::parse(frame.body)?;
             match of_lan(interface, || maps::is_local(&packet.destination_key())) {
                 Some(interface) => lan::v4(&packet, &frame, interface, config).map(|()| Verdict::LanRedirected),
-                None => wan::select(&udp::v4(&packet)?, config).map(|()| Verdict::Redirected),
+                None => {
+                    let datagram = udp::v4(&packet)?;
+                    if relay::has_port(datagram.port, config) {
+                        return Err(relay::v4(ctx, &frame, &packet, &datagram, config));
+                    }
+                    wan::select(&datagram, config).map(|()| Verdict::Redirected)
+                }
             }
         }
         parse::IPV6 => {
             let packet = V6::parse(frame.body)?;
             match of_lan(interface, || maps::is_local(&packet.destination_key())) {
                 Some(interface) => lan::v6(&packet, &frame, interface, config).map(|()| Verdict::LanRedirected),
-                None => wan::select(&udp::v6(&packet)?, config).map(|()| Verdict::Redirected),
+                None => {
+                    let datagram = udp::v6(&packet)?;
+                    if relay::has_port(datagram.port, config) {
+                        return Err(relay::v6(ctx, &frame, &packet, &datagram, config));
+                    }
+                    wan::select(&datagram, config).map(|()| Verdict::Redirected)
+                }
             }
         }
         _ => Err(Verdict::OtherEtherType),

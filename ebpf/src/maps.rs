@@ -3,9 +3,11 @@
 use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::maps::{Array, HashMap, PerCpuArray, XskMap};
+use aya_ebpf::maps::{Array, DevMapHash, HashMap, PerCpuArray, XskMap};
 use landbridge_ebpf_common as common;
-use landbridge_ebpf_common::{AddressKey, Config, Interface, ROUTE_TO_PEER, Verdict};
+use landbridge_ebpf_common::{
+    AddressKey, Config, Interface, ROUTE_TO_PEER, RelayBucket, RelayKey, RelayTally, RelayTarget, Verdict,
+};
 
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
@@ -30,6 +32,18 @@ static SOCKETS: XskMap = XskMap::with_max_entries(common::SOCKETS, 0);
 
 #[map]
 static VERDICTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Verdict::COUNT as u32, 0);
+
+#[map]
+static RELAY: HashMap<RelayKey, RelayTarget> = HashMap::with_max_entries(common::RELAY_ENDS, 0);
+
+#[map]
+static RELAY_TALLIES: PerCpuArray<RelayTally> = PerCpuArray::with_max_entries(common::RELAY_ENDS, 0);
+
+#[map]
+static RELAY_BUCKETS: Array<RelayBucket> = Array::with_max_entries(common::RELAY_ENDS, 0);
+
+#[map]
+static RELAY_EGRESS: DevMapHash = DevMapHash::with_max_entries(common::RELAY_EGRESS, 0);
 
 /// What to listen to.
 #[inline(always)]
@@ -88,4 +102,37 @@ pub(crate) fn count(verdict: Verdict) {
         // SAFETY: the value is an aligned u64 of this CPU alone, where no XDP program preempts another.
         unsafe { *counter += 1 };
     }
+}
+
+/// What becomes of datagrams that come from there to here.
+#[inline(always)]
+pub(crate) fn relay_target(key: &RelayKey) -> Option<&'static RelayTarget> {
+    // SAFETY: the map's value is aligned integers that live as long as the program runs. Where the user side binds an end
+    // anew while we read, one datagram may go to neither place: its checksum says so.
+    RELAY.get_ptr(key).map(|target| unsafe { &*target })
+}
+
+/// What an end has sent by way of this CPU.
+#[inline(always)]
+pub(crate) fn relay_tally(end: u32) -> Option<*mut RelayTally> {
+    RELAY_TALLIES.get_ptr_mut(end)
+}
+
+/// How far ahead of its rate an end is.
+#[inline(always)]
+pub(crate) fn relay_bucket(end: u32) -> Option<*mut u64> {
+    // The first of its words.
+    RELAY_BUCKETS.get_ptr_mut(end).map(<*mut RelayBucket>::cast)
+}
+
+/// Whether relayed datagrams may leave by an interface.
+#[inline(always)]
+pub(crate) fn relay_may_leave(if_index: u32) -> bool {
+    RELAY_EGRESS.get_ifindex(if_index).is_some()
+}
+
+/// Has the kernel send this frame by an interface once the program returns; false where it may not leave there.
+#[inline(always)]
+pub(crate) fn relay_redirect(if_index: u32) -> bool {
+    RELAY_EGRESS.redirect(if_index, u64::from(xdp_action::XDP_PASS)) == Ok(xdp_action::XDP_REDIRECT)
 }

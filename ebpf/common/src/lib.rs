@@ -7,10 +7,12 @@
 
 pub mod bench;
 mod maps;
+pub mod relay;
 mod verdict;
 
 pub use maps::{
     ADDRESSES, AddressKey, Config, INTERFACES, Interface, PACKET_LEN_MAX, QUEUES_PER_INTERFACE, ROLE_LAN, ROLE_WAN,
     ROUTE_ELSEWHERE, ROUTE_TO_PEER, ROUTES, ROUTES_PER_FAMILY, SESSION_SLOT_MASK, SESSION_SLOTS, SOCKETS, map,
 };
+pub use relay::{RELAY_EGRESS, RELAY_ENDS, RelayBucket, RelayKey, RelayRate, RelayTally, RelayTarget};
 pub use verdict::Verdict;

@@ -10,6 +10,10 @@
 //! | [`map::ROUTES_V6`] | longest prefix match | prefix length, address | as above |
 //! | [`map::SOCKETS`] | XSKMAP | number of the interface * [`QUEUES_PER_INTERFACE`] + queue | AF_XDP socket |
 //! | [`map::VERDICTS`] | per-CPU array | [`crate::Verdict`] | packets |
+//! | [`map::RELAY`] | hash | [`crate::RelayKey`] | [`crate::RelayTarget`] |
+//! | [`map::RELAY_TALLIES`] | per-CPU array | number of an end | [`crate::RelayTally`] |
+//! | [`map::RELAY_BUCKETS`] | array | number of an end | [`crate::RelayBucket`] |
+//! | [`map::RELAY_EGRESS`] | DEVMAP_HASH | interface index | that interface |
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -31,6 +35,14 @@ pub mod map {
     pub const SOCKETS: &str = "SOCKETS";
     /// Packets per verdict.
     pub const VERDICTS: &str = "VERDICTS";
+    /// Ends of relay allocations that are bound.
+    pub const RELAY: &str = "RELAY";
+    /// What they have sent.
+    pub const RELAY_TALLIES: &str = "RELAY_TALLIES";
+    /// How far ahead of their rate they are.
+    pub const RELAY_BUCKETS: &str = "RELAY_BUCKETS";
+    /// Interfaces that relayed datagrams may leave by.
+    pub const RELAY_EGRESS: &str = "RELAY_EGRESS";
 }
 
 /// Slots for live sessions: one for each receiver index that can be live at a time.
@@ -76,6 +88,12 @@ pub struct Config {
     pub tunnel_mtu: u32,
     /// 0: no interface is one of a lan.
     pub lans: u32,
+    /// The first port of the relay.
+    pub relay_first: u16,
+    /// How many ports it has from there on; 0: nothing is relayed.
+    pub relay_count: u16,
+    /// 1: frames leave as they are, so that a partial checksum, which nobody would finish, is replaced by "none".
+    pub relay_native: u32,
 }
 
 /// What an interface is to us.
@@ -96,7 +114,16 @@ impl Config {
     /// Listens to `port`; of a lan nothing is taken yet.
     #[must_use]
     pub const fn listen(port: u16, packet_len_max: u16) -> Self {
-        Self { enabled: 1, port: port.to_be_bytes(), packet_len_max, tunnel_mtu: 0, lans: 0 }
+        Self {
+            enabled: 1,
+            port: port.to_be_bytes(),
+            packet_len_max,
+            tunnel_mtu: 0,
+            lans: 0,
+            relay_first: 0,
+            relay_count: 0,
+            relay_native: 0,
+        }
     }
 }
 
@@ -148,7 +175,7 @@ impl From<IpAddr> for AddressKey {
     }
 }
 
-// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 + 4 + 4 bytes at alignment 4), every bit pattern is a value.
+// SAFETY: repr(C), integers only, no padding (4 + 2 + 2 + 4 + 4 + 2 + 2 + 4 bytes at alignment 4), every bit pattern is a value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Config {}
 

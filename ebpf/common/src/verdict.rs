@@ -1,7 +1,7 @@
 //! What the XDP program decides about a packet.
 
-/// The outcomes. Each has a counter; one function of the program maps each to an XDP action, and none of
-/// them is to drop: what is not ours belongs to the kernel.
+/// The outcomes. Each has a counter; one function of the program maps each to an XDP action. What is not ours belongs to
+/// the kernel: only at a port of the relay a bound peer's datagram may be dropped.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
@@ -53,6 +53,30 @@ pub enum Verdict {
     LocalAddress = 22,
     /// On a lan: no peer has the longest route to its destination.
     NoRoute = 23,
+    /// Relayed, out of the interface that it came by.
+    RelayTransmitted = 24,
+    /// Relayed, out of another interface.
+    RelayRedirected = 25,
+    /// To a port of the relay from a place that is not bound to it: the gateway looks whether it is to be.
+    RelayUnbound = 26,
+    /// To a port of the relay, but of a live session of ours: it is for the gateway.
+    RelayOwn = 27,
+    /// From a bound place, but no message of WireGuard: dropped.
+    RelayNotWireguard = 28,
+    /// From a bound place, but faster than permitted: dropped.
+    RelayLimited = 29,
+    /// To be relayed, but its way ends here.
+    RelayHopLimit = 30,
+    /// To be relayed, but longer than the way onwards allows: the kernel fragments it.
+    RelayTooLong = 31,
+    /// To be relayed, but the next hop's hardware address is not known: the kernel asks for it.
+    RelayNoNeighbour = 32,
+    /// To be relayed, but there is no way onwards that the program may use: the kernel's routes are asked.
+    RelayNoRoute = 33,
+    /// To be relayed, but with VLAN tags, IPv4 options or IPv6 extension headers, which the kernel handles.
+    RelayHeaders = 34,
+    /// To be relayed, but with a checksum that only the kernel can finish.
+    RelayChecksum = 35,
 }
 
 impl Verdict {
@@ -60,7 +84,7 @@ impl Verdict {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 36] = [
         Self::Redirected,
         Self::Disabled,
         Self::OtherEtherType,
@@ -85,6 +109,18 @@ impl Verdict {
         Self::TunnelMtu,
         Self::LocalAddress,
         Self::NoRoute,
+        Self::RelayTransmitted,
+        Self::RelayRedirected,
+        Self::RelayUnbound,
+        Self::RelayOwn,
+        Self::RelayNotWireguard,
+        Self::RelayLimited,
+        Self::RelayHopLimit,
+        Self::RelayTooLong,
+        Self::RelayNoNeighbour,
+        Self::RelayNoRoute,
+        Self::RelayHeaders,
+        Self::RelayChecksum,
     ];
 
     /// The label of its counter, in metrics and status.
@@ -115,6 +151,18 @@ impl Verdict {
             Self::TunnelMtu => "tunnel_mtu",
             Self::LocalAddress => "local_address",
             Self::NoRoute => "no_route",
+            Self::RelayTransmitted => "relay_transmitted",
+            Self::RelayRedirected => "relay_redirected",
+            Self::RelayUnbound => "relay_unbound",
+            Self::RelayOwn => "relay_own",
+            Self::RelayNotWireguard => "relay_not_wireguard",
+            Self::RelayLimited => "relay_limited",
+            Self::RelayHopLimit => "relay_hop_limit",
+            Self::RelayTooLong => "relay_too_long",
+            Self::RelayNoNeighbour => "relay_no_neighbour",
+            Self::RelayNoRoute => "relay_no_route",
+            Self::RelayHeaders => "relay_headers",
+            Self::RelayChecksum => "relay_checksum",
         }
     }
 

@@ -25,6 +25,8 @@ pub(crate) struct Datagram {
     pub(crate) destination: AddressKey,
     /// Its destination port, in network order.
     pub(crate) port: [u8; 2],
+    /// Its source port, in network order.
+    pub(crate) source_port: [u8; 2],
     /// Bytes of the IP packet.
     pub(crate) packet_len: u32,
     /// Bytes behind the UDP header.
@@ -84,11 +86,11 @@ fn udp(mut cursor: Cursor, destination: AddressKey, packet_len: u32, remaining: 
     if remaining < UDP_LEN {
         return Err(Verdict::Malformed);
     }
-    let [_, _, port_high, port_low, len_high, len_low, _, _] = *cursor.take::<8>()?;
+    let [source_high, source_low, port_high, port_low, len_high, len_low, _, _] = *cursor.take::<8>()?;
     let len = u32::from(u16::from_be_bytes([len_high, len_low]));
     if len < UDP_LEN || len > remaining {
         return Err(Verdict::Malformed);
     }
-    let port = [port_high, port_low];
-    Ok(Datagram { destination, port, packet_len, payload_len: len - UDP_LEN, payload: cursor })
+    let (port, source_port) = ([port_high, port_low], [source_high, source_low]);
+    Ok(Datagram { destination, port, source_port, packet_len, payload_len: len - UDP_LEN, payload: cursor })
 }

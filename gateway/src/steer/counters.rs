@@ -3,8 +3,14 @@
 use landbridge_ebpf_common::Verdict;
 
 /// Packets per verdict.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counters([u64; Verdict::COUNT]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self([0; Verdict::COUNT])
+    }
+}
 
 impl Counters {
     /// Packets with this verdict.

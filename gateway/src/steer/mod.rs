@@ -2,8 +2,9 @@
 //!
 //! Enters: interfaces, our port and addresses, live sessions, routes to peers, AF_XDP sockets. Leaves: the program in
 //! the kernel, steering transport data of those sessions and a lan's packets for those routes into those sockets, and
-//! its counters. Never does: replace a program that is not ours, or leave one behind: each attachment is a bpf_link
-//! that this process holds, so the kernel detaches it however the process ends.
+//! its counters; for a relay also forwarding what its bound peers send. Never does: replace a program that is not ours, or
+//! leave one behind: each attachment is a bpf_link that this process holds, so the kernel detaches it however the process
+//! ends.
 //!
 //! Order of a start:
 //! 1. [`Steer::load`], then [`Steer::set_packet_len_max`], [`Steer::set_addresses`] and [`Steer::set_port`]; for a lan
@@ -20,6 +21,7 @@ mod counters;
 mod error;
 mod interface;
 mod link;
+pub mod relay;
 mod roles;
 mod routes;
 
@@ -28,12 +30,12 @@ use std::fmt;
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::LpmTrie;
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, DevMapHash, HashMap, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
-use landbridge_ebpf_common::{self as common, AddressKey, Config, map};
+use landbridge_ebpf_common::{self as common, AddressKey, Config, RelayBucket, RelayKey, RelayTally, RelayTarget, map};
 use landbridge_proto::ReceiverIndex;
 
 pub use attach::{Attached, Hold, Mode};
@@ -74,6 +76,12 @@ pub struct Steer {
     routes: Routes<Tries>,
     sockets: XskMap<MapData>,
     verdicts: PerCpuArray<MapData, u64>,
+    relay_ends: HashMap<MapData, RelayKey, RelayTarget>,
+    relay_tallies: PerCpuArray<MapData, RelayTally>,
+    relay_buckets: Array<MapData, RelayBucket>,
+    relay_egress: DevMapHash<MapData>,
+    /// The relay's first port, how many there are, and whether all interfaces have the program in their drivers.
+    relay: (u16, u16, bool),
     /// What the map of addresses holds: this process alone writes it.
     present: BTreeSet<AddressKey>,
     /// Interfaces with sockets or a role, by index.
@@ -124,6 +132,11 @@ impl Steer {
             routes: Routes::new(Tries { v4: lpm(&mut ebpf, map::ROUTES_V4)?, v6: lpm(&mut ebpf, map::ROUTES_V6)? }),
             sockets: take(&mut ebpf, map::SOCKETS).and_then(|m| m.try_into().map_err(error::object))?,
             verdicts: take(&mut ebpf, map::VERDICTS).and_then(|m| m.try_into().map_err(error::object))?,
+            relay_ends: hash(&mut ebpf, map::RELAY)?,
+            relay_tallies: take(&mut ebpf, map::RELAY_TALLIES).and_then(|m| m.try_into().map_err(error::object))?,
+            relay_buckets: array(&mut ebpf, map::RELAY_BUCKETS)?,
+            relay_egress: take(&mut ebpf, map::RELAY_EGRESS).and_then(|m| m.try_into().map_err(error::object))?,
+            relay: (0, 0, false),
             ebpf,
             program_id,
             present: BTreeSet::new(),
@@ -266,6 +279,9 @@ impl Steer {
             // No packet is short enough for a tunnel whose routes are not all known.
             tunnel_mtu: if self.routes.is_complete() { self.tunnel_mtu } else { 0 },
             lans: u32::from(lans != 0),
+            relay_first: self.relay.0,
+            relay_count: self.relay.1,
+            relay_native: u32::from(self.relay.2),
             ..Config::listen(port, self.packet_len_max)
         });
         self.config.set(0, config, 0).map_err(error::map("the configuration"))

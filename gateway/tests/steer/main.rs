@@ -1,6 +1,6 @@
 //! The XDP program and its loader, against a kernel.
 //!
-//! [`program`] and [`lan`] run the object on crafted packets (BPF_PROG_TEST_RUN) and check it against the naive parser
+//! [`program`], [`lan`] and [`relay`] run the object on crafted packets (BPF_PROG_TEST_RUN) and check it against the naive parser
 //! of [`model`]; [`attach`] attaches it to interfaces of throw-away network namespaces. All of it needs root; where
 //! `CI=true` its absence is a failure. `LANDBRIDGE_XDP_OBJECT=PATH` tests another build of the object.
 
@@ -9,6 +9,7 @@ mod lan;
 mod model;
 mod packet;
 mod program;
+mod relay;
 mod rig;
 
 use landbridge::steer::Steer;

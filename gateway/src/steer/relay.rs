@@ -1,0 +1,112 @@
+//! The relay's part of the program: its ports, its bound ends, and what they have sent.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use aya::maps::MapError;
+use aya::maps::xdp::XdpMapError;
+use landbridge_ebpf_common::relay::RelayBucket;
+use landbridge_ebpf_common::{self as common, RelayTarget};
+pub use landbridge_ebpf_common::{RelayKey, RelayRate, RelayTally};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::{Steer, SteerError, absent_is_fine, error};
+
+/// Where datagrams of an end go on to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayOnward {
+    /// The other peer's place.
+    pub remote: SocketAddr,
+    /// The address of ours that it is used to.
+    pub local: IpAddr,
+    /// The port of ours that it is used to.
+    pub port: u16,
+}
+
+impl Steer {
+    /// Looks at datagrams to so many ports from `first` on as to be relayed; at none with a count of 0. `native`: no
+    /// interface has the program in generic mode.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn set_relay(&mut self, first: u16, count: u16, native: bool) -> Result<(), SteerError> {
+        self.relay = (first, count, native);
+        self.configure()
+    }
+
+    /// Lets relayed datagrams leave by an interface, or not. Its driver has to send frames that XDP programs of other
+    /// interfaces hand it; what does not leave by such an interface is left to the kernel.
+    ///
+    /// # Errors
+    /// More interfaces than the map holds, or what the kernel said.
+    pub fn set_relay_egress(&mut self, if_index: u32, may_leave: bool) -> Result<(), SteerError> {
+        let done = match may_leave {
+            true => self.relay_egress.insert(if_index, if_index, None, 0).map_err(|error| match error {
+                XdpMapError::MapError(error) => error,
+                // Nobody asked for a program there.
+                XdpMapError::ChainedProgramNotSupported => MapError::ElementNotFound,
+            }),
+            false => absent_is_fine(self.relay_egress.remove(if_index)),
+        };
+        done.map_err(error::map("an interface of the relay"))
+    }
+
+    /// From here on relays what comes from `from`. False where the places are of different families: user space does it.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn bind_relay(
+        &mut self,
+        from: RelayKey,
+        to: RelayOnward,
+        end: u32,
+        rate: RelayRate,
+    ) -> Result<bool, SteerError> {
+        let target = RelayTarget::new(&from, to.remote, to.local, to.port, end, rate);
+        let Some(target) = target.filter(|target| target.end < common::RELAY_ENDS) else { return Ok(false) };
+        self.relay_ends.insert(from, target, 0).map_err(error::map("an end of the relay"))?;
+        Ok(true)
+    }
+
+    /// Leaves what comes from there to user space.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn unbind_relay(&mut self, from: &RelayKey) -> Result<(), SteerError> {
+        absent_is_fine(self.relay_ends.remove(from)).map_err(error::map("an end of the relay"))
+    }
+
+    /// What an end has sent by way of the program since [`Steer::reset_relay`].
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn relay_tally(&self, end: u32) -> Result<RelayTally, SteerError> {
+        let of_cpus = self.relay_tallies.get(&end, 0).map_err(error::map("the counters of the relay"))?;
+        Ok(of_cpus.iter().fold(RelayTally::default(), |sum, cpu| RelayTally {
+            packets: sum.packets.wrapping_add(cpu.packets),
+            bytes: sum.bytes.wrapping_add(cpu.bytes),
+            limited: sum.limited.wrapping_add(cpu.limited),
+            last_ns: sum.last_ns.max(cpu.last_ns),
+        }))
+    }
+
+    /// Begins an end's counters and its rate anew, before it is given to another peer.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn reset_relay(&mut self, end: u32) -> Result<(), SteerError> {
+        let cpus = self.relay_tallies.get(&end, 0).map_err(error::map("the counters of the relay"))?.len();
+        let zeros = aya::maps::PerCpuValues::try_from(vec![RelayTally::default(); cpus])
+            .map_err(|source| error::map("the counters of the relay")(source.into()))?;
+        self.relay_tallies.set(end, zeros, 0).map_err(error::map("the counters of the relay"))?;
+        self.relay_buckets.set(end, RelayBucket::default(), 0).map_err(error::map("the rate of the relay"))
+    }
+}
+
+/// How long ago something was on the program's clock.
+#[must_use]
+pub fn since(ns: u64) -> Duration {
+    let now = clock_gettime(ClockId::MonotonicCoarse);
+    let now = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
+    now.saturating_sub(Duration::from_nanos(ns))
+}
