@@ -3,6 +3,8 @@
 //! Enters: a connection to `/run/landbridge/IFNAME.sock`. Leaves: one [`Status`]. Never does: change
 //! anything; configuration goes through the UAPI socket.
 
+pub mod paths;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, SocketAddr};
@@ -71,6 +73,9 @@ pub struct Status {
     /// The control channel.
     #[serde(default)]
     pub channel: ChannelStatus,
+    /// Our place in the network.
+    #[serde(default)]
+    pub place: paths::PlaceStatus,
     /// Every peer.
     pub peers: Vec<PeerStatus>,
 }
@@ -227,6 +232,9 @@ pub struct PeerStatus {
     /// What it can do beyond WireGuard; `None` for a stock peer, one that has not answered yet, or with extensions off.
     #[serde(default)]
     pub extensions: Option<ExtensionsStatus>,
+    /// The ways to it.
+    #[serde(default)]
+    pub paths: paths::PathsStatus,
 }
 
 /// What was agreed with a peer over the control channel.

@@ -33,6 +33,8 @@ pub enum Command {
     Check(Check),
     /// Show running gateways: peers, paths, lanes and drops
     Status(Status),
+    /// Show how running gateways reach their peers: paths, candidates, NATs
+    Paths(Status),
     /// Join two sites on this machine by two gateways and measure real traffic through them
     ///
     /// Makes four network namespaces (host, gateway, gateway, host), and removes all of it again, also on Ctrl-C. The
@@ -100,7 +102,7 @@ pub struct Check {
     pub file: PathBuf,
 }
 
-/// `landbridge status`.
+/// `landbridge status` and `landbridge paths`.
 #[derive(Debug, clap::Args)]
 pub struct Status {
     /// One gateway; all that run when left out

@@ -11,6 +11,7 @@ mod descriptors;
 mod keygen;
 mod log;
 mod output;
+mod paths;
 mod privileges;
 mod status;
 mod up;
@@ -46,6 +47,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Up(up) => up::run(&up),
         Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),
+        Command::Paths(paths) => paths::run(&paths),
         Command::Genkey => keygen::genkey(),
         Command::Genpsk => keygen::genpsk(),
         Command::Pubkey => keygen::pubkey(),

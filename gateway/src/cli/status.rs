@@ -15,10 +15,14 @@ use crate::status::{
 };
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
+    show(&ask(args)?, args, page)
+}
+
+/// Asks the gateway that was named, or all that run.
+pub(super) fn ask(args: &args::Status) -> anyhow::Result<Vec<Status>> {
     if let Some(interface) = &args.interface {
         let path = socket_path(interface);
-        let answer = fetch(&path).map_err(|error| explain(error, interface, &path))?;
-        return show(std::slice::from_ref(&answer), args.json, true);
+        return Ok(vec![fetch(&path).map_err(|error| explain(error, interface, &path))?]);
     }
     let mut all = Vec::new();
     for interface in running()? {
@@ -33,12 +37,17 @@ pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
     if all.is_empty() && !args.json {
         eprintln!("landbridge: no gateway is running");
     }
-    show(&all, args.json, false)
+    Ok(all)
 }
 
-fn show(all: &[Status], json: bool, single: bool) -> anyhow::Result<()> {
-    let text = match (json, all) {
-        (true, [one]) if single => serde_json::to_string_pretty(one)? + "\n",
+/// Prints what gateways answered, as pages or as JSON: one object for the one that was named, else a list.
+pub(super) fn show<T: serde::Serialize>(
+    all: &[T],
+    args: &args::Status,
+    page: impl Fn(&T) -> String,
+) -> anyhow::Result<()> {
+    let text = match (args.json, all) {
+        (true, [one]) if args.interface.is_some() => serde_json::to_string_pretty(one)? + "\n",
         (true, all) => serde_json::to_string_pretty(all)? + "\n",
         (false, all) => all.iter().map(page).collect::<Vec<_>>().join("\n"),
     };

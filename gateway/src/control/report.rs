@@ -1,5 +1,7 @@
 //! What a gateway tells of itself: gathered once, for the status socket and for Prometheus alike.
 
+mod paths;
+
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
@@ -89,6 +91,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
             .filter(|(_, packets)| *packets > 0)
             .collect(),
         channel: channel(driver),
+        place: paths::place(),
         peers: peers(driver),
     }
 }
@@ -160,6 +163,7 @@ fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
                 rx_packets: view.shared.rx_packets(),
                 tx_packets: view.shared.tx_packets(),
                 extensions: view.channel.and_then(extensions),
+                paths: paths::of(&view),
             })
         })
         .collect()

@@ -246,6 +246,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::status::paths::{PathsStatus, PlaceStatus};
     use crate::status::{
         ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
         WanStatus,
@@ -292,6 +293,7 @@ mod tests {
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
             channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
+            place: PlaceStatus::default(),
             peers: vec![PeerStatus {
                 public_key: "BBBB=".to_owned(),
                 name: Some("site \"b\"".to_owned()),
@@ -314,6 +316,7 @@ mod tests {
                     ports_in: 1,
                     ports_refused: false,
                 }),
+                paths: PathsStatus::default(),
             }],
         }
     }
