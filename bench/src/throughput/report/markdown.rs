@@ -30,7 +30,7 @@ pub(super) fn page(material: &Material, plots: &[Plot]) -> String {
     page.absent(catalogue, results);
     if let Some(summary) = summary {
         page.section("Prometheus");
-        page.line(summary.text());
+        page.prose(&summary.text());
     }
     page.plots(plots);
     page.0
@@ -41,27 +41,62 @@ pub(super) fn block(material: &Material, plot: &str, report: &str) -> String {
     let Material { environment, results, .. } = material;
     let mut page = Page(String::new());
     let Environment { machine, date, .. } = environment;
-    page.line(format!(
+    page.prose(&format!(
         "Made on {date} on {}{}, hosts and gateways on one kernel and its cores, by {} interleaved repetitions with a fresh \
-         topology for each; median (least to greatest). The noise is what a configuration and its twin differ by.\n",
+         topology for each; median (least to greatest). The noise is what a configuration and its twin differ by.",
         machine.short(),
         if environment.is_virtual { ", a virtual machine" } else { "" },
         results.repetitions(),
     ));
+    page.line("");
     page.comparison_table(results);
     page.line(format!("\n![Throughput by configuration]({plot})\n"));
-    page.line(format!(
+    page.prose(&format!(
         "[The whole report]({report}) has ratios, latency, CPU a packet and what was bound; [bench/METHOD.md](bench/METHOD.md) \
          how to read and repeat it, and what may not be concluded from veth."
     ));
     page.0
 }
 
+/// The longest line of prose; tables have what they need.
+const COLUMNS: usize = 120;
+
 struct Page(String);
 
 impl Page {
     fn line(&mut self, text: impl AsRef<str>) {
         let _infallible = writeln!(self.0, "{}", text.as_ref());
+    }
+
+    /// A paragraph, in lines of at most 120 columns.
+    fn prose(&mut self, text: &str) {
+        self.wrapped(text, "", "");
+    }
+
+    /// An item of a list, as [`Page::prose`].
+    fn item(&mut self, text: &str) {
+        self.wrapped(text, "- ", "  ");
+    }
+
+    fn wrapped(&mut self, text: &str, first: &str, other: &str) {
+        let mut line = first.to_owned();
+        let mut columns = line.len();
+        let mut is_begun = false;
+        for word in text.split_whitespace() {
+            let width = word.chars().count();
+            if is_begun && columns + 1 + width > COLUMNS {
+                self.line(std::mem::replace(&mut line, other.to_owned()));
+                (columns, is_begun) = (other.len(), false);
+            }
+            if is_begun {
+                line.push(' ');
+                columns += 1;
+            }
+            line.push_str(word);
+            columns += width;
+            is_begun = true;
+        }
+        self.line(line);
     }
 
     fn section(&mut self, title: &str) {
@@ -96,23 +131,23 @@ impl Page {
         self.line("# Throughput through two gateways\n");
         self.line(format!("Made on {date} by `{command}`.\n"));
         let virtual_machine = if environment.is_virtual { ", a virtual machine" } else { "" };
-        self.line(format!("- {machine}, {memory_gib} GiB{virtual_machine}; load before: {load_before}"));
-        self.line(format!("- hosts and gateways on one kernel: {links}"));
+        self.item(&format!("{machine}, {memory_gib} GiB{virtual_machine}; load before: {load_before}"));
+        self.item(&format!("hosts and gateways on one kernel: {links}"));
         for (name, version) in &environment.implementations {
-            self.line(format!("- {name}: {version}"));
+            self.item(&format!("{name}: {version}"));
         }
         let (done, wanted) = (results.repetitions(), results.plan.repetitions);
         let ended = if done < wanted { format!(" of {wanted}: the run was ended early") } else { String::new() };
-        self.line(format!(
-            "- {done} interleaved repetitions{ended}, a fresh topology for each; median (least to greatest)"
+        self.item(&format!(
+            "{done} interleaved repetitions{ended}, a fresh topology for each; median (least to greatest)"
         ));
-        self.line(match results.twins() {
+        self.item(match results.twins() {
             Some(_) if results.repetitions() >= 3 => {
-                "- noise: how far a configuration and its twin, which is the same under another name, differ".to_owned()
+                "noise: how far a configuration and its twin, which is the same under another name, differ"
             }
-            _ => "- without twins and three repetitions nothing is known of the noise".to_owned(),
+            _ => "without twins and three repetitions nothing is known of the noise",
         });
-        self.line("- what may be concluded from this and what not: bench/METHOD.md");
+        self.item("what may be concluded from this and what not: bench/METHOD.md");
     }
 
     /// One row for each configuration, one column for each key figure.
@@ -169,7 +204,8 @@ impl Page {
             return;
         }
         self.section("Rates");
-        self.line("Mpps of IP packets of that size; NDR: nothing lost, PDR: at most 0.5 % lost; ≥: the generator had no more.\n");
+        self.prose("Mpps of IP packets of that size; NDR: nothing lost, PDR: at most 0.5 % lost; ≥: the generator had no more.");
+        self.line("");
         for way in ["one way", "both ways"] {
             let columns: Vec<(String, String)> = results
                 .sizes("ndr")
@@ -187,7 +223,8 @@ impl Page {
             return;
         }
         self.section("Latency");
-        self.line("One way, in microseconds, at shares of each configuration's own NDR.\n");
+        self.prose("One way, in microseconds, at shares of each configuration's own NDR.");
+        self.line("");
         for size in results.sizes("latency") {
             let columns: Vec<(String, String)> = LATENCY_PERCENTS
                 .iter()
@@ -211,7 +248,8 @@ impl Page {
             return;
         }
         self.section("CPU");
-        self.line("A gateway's own CPU is its process; most of what the kernel does for it between namespaces is in the machine's.\n");
+        self.prose("A gateway's own CPU is its process; most of what the kernel does for it between namespaces is in the machine's.");
+        self.line("");
         self.table(results, &columns, |place, figure| shown(results, place, figure));
     }
 
@@ -221,7 +259,8 @@ impl Page {
             return;
         }
         self.section("Stages");
-        self.line("Nanoseconds for each packet that went through a stage, over the whole run of a configuration.\n");
+        self.prose("Nanoseconds for each packet that went through a stage, over the whole run of a configuration.");
+        self.line("");
         for side in ["a", "b"] {
             let column = |stage: &String| {
                 let figure = format!("stage {side} {stage} ns");
@@ -243,7 +282,7 @@ impl Page {
         self.section("Bound");
         for (name, bound) in bound {
             let lanes = if bound.lanes == 1 { "1 lane".to_owned() } else { format!("{} lanes", bound.lanes) };
-            self.line(format!("- {name}: wan {}; lan {}; crypto {}; {lanes}", bound.wan, bound.lan, bound.crypto));
+            self.item(&format!("{name}: wan {}; lan {}; crypto {}; {lanes}", bound.wan, bound.lan, bound.crypto));
         }
     }
 
@@ -254,12 +293,12 @@ impl Page {
         }
         self.section("Not measured");
         for missing in &catalogue.missing {
-            self.line(format!("- {}: {}", missing.name, missing.reason));
+            self.item(&format!("{}: {}", missing.name, missing.reason));
         }
         for (place, repetition, error) in errors {
             let name = &results.plan.configurations[place].name;
             let error: Vec<&str> = error.lines().map(str::trim).filter(|line| !line.is_empty()).take(3).collect();
-            self.line(format!("- {name}, repetition {}: {}", repetition + 1, error.join(" ")));
+            self.item(&format!("{name}, repetition {}: {}", repetition + 1, error.join(" ")));
         }
         let took: f64 = results.samples.iter().map(|sample| sample.seconds).sum();
         self.line(format!("\nAll of it took {}.", duration(std::time::Duration::from_secs_f64(took))));
@@ -284,18 +323,25 @@ fn ratio(comparison: Comparison) -> String {
     format!("{mark}{}", digits(comparison.ratio))
 }
 
-/// A figure with its spread; a lower limit says so.
+/// A figure with its spread; a lower limit says so, and a rate that was never reached is none.
 fn shown(results: &Results, place: usize, figure: &str) -> Option<String> {
     let at_least = if results.is_lower_limit(place, figure) { "≥ " } else { "" };
-    Some(format!("{at_least}{}", cell(results.spread(place, figure)?)))
+    let value = if figure_kind(figure).more_is_better { reached } else { digits };
+    Some(format!("{at_least}{}", cell(results.spread(place, figure)?, value)))
 }
 
 /// A figure with its spread.
-fn cell(spread: Spread) -> String {
+fn cell(spread: Spread, value: fn(f64) -> String) -> String {
     match spread.count {
-        1 => digits(spread.median),
-        _ => format!("{} ({} to {})", digits(spread.median), digits(spread.min), digits(spread.max)),
+        1 => value(spread.median),
+        _ if spread.min == spread.max => value(spread.median),
+        _ => format!("{} ({} to {})", value(spread.median), value(spread.min), value(spread.max)),
     }
+}
+
+/// What was reached; no trial was good enough where that is nothing.
+fn reached(value: f64) -> String {
+    if value > 0.0 { digits(value) } else { "none".to_owned() }
 }
 
 /// Three digits that count.
@@ -340,6 +386,22 @@ mod tests {
 
     #[test]
     fn a_single_value_has_no_spread() {
-        assert_eq!(cell(Spread { median: 3.456, min: 3.456, max: 3.456, count: 1 }), "3.46");
+        assert_eq!(cell(Spread { median: 3.456, min: 3.456, max: 3.456, count: 1 }, digits), "3.46");
+    }
+
+    #[test]
+    fn a_rate_that_no_trial_reached_is_none() {
+        assert_eq!(cell(Spread { median: 0.249, min: 0.0, max: 0.387, count: 5 }, reached), "0.249 (none to 0.387)");
+        let results = results("ndr 64 one way mpps", &[("ours", None, &[0.0, 0.0, 0.0])]);
+        assert_eq!(shown(&results, 0, "ndr 64 one way mpps").as_deref(), Some("none"));
+    }
+
+    #[test]
+    fn prose_is_wrapped_between_words_and_items_are_indented() {
+        let mut page = Page(String::new());
+        page.item(&"wörter ".repeat(60));
+        assert!(page.0.lines().count() > 3 && page.0.lines().all(|line| line.chars().count() <= COLUMNS), "{}", page.0);
+        assert!(page.0.starts_with("- wörter wörter") && page.0.lines().skip(1).all(|line| line.starts_with("  w")));
+        assert_eq!(page.0.matches("wörter").count(), 60);
     }
 }
