@@ -96,6 +96,15 @@ impl<O: Owner> Prefixes<O> {
         self.v6.lookup(address.to_bits())
     }
 
+    /// The length of the longest prefix that holds the address.
+    #[must_use]
+    pub fn prefix_len(&self, address: IpAddr) -> Option<u8> {
+        match address {
+            IpAddr::V4(address) => self.v4.len_of(address.to_bits()),
+            IpAddr::V6(address) => self.v6.len_of(address.to_bits()),
+        }
+    }
+
     /// The prefixes of an owner.
     pub fn of_owner(&self, owner: O) -> impl Iterator<Item = IpNet> + '_ {
         let v4 = self.v4.of(owner).filter_map(|(key, len)| Ipv4Net::new(key.into(), len).ok().map(IpNet::V4));
@@ -210,6 +219,12 @@ mod tests {
         }
     }
 
+    impl Naive {
+        fn prefix_len(&self, address: IpAddr) -> Option<u8> {
+            self.0.keys().filter(|net| net.contains(&address)).map(IpNet::prefix_len).max()
+        }
+    }
+
     #[derive(Debug, Clone)]
     enum Op {
         Insert(IpNet, u32),
@@ -267,6 +282,7 @@ mod tests {
             }
             for address in asked {
                 prop_assert_eq!(ips.lookup(address), naive.lookup(address), "{}", address);
+                prop_assert_eq!(ips.prefix_len(address), naive.prefix_len(address), "{}", address);
             }
             for p in 0..5 {
                 let mut owned: Vec<IpNet> = ips.of_owner(peer(p)).collect();

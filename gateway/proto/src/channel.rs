@@ -16,6 +16,7 @@
 //!    it, as its source is not within the allowed IPs.
 //! 4. [`ports`] and [`alternates`]: one link sent from several source ports, so that its flows spread over the queues of
 //!    the receiving network card.
+//! 5. [`retry`]: requests that are said again until they are answered.
 //!
 //! No message counts as data: none makes a timer begin a handshake, and none is answered by a keepalive.
 
@@ -25,10 +26,11 @@ mod fields;
 pub(crate) mod message;
 pub(crate) mod packet;
 pub(crate) mod ports;
+pub(crate) mod retry;
 mod spread;
 
 use std::collections::VecDeque;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use blake2::{Blake2s256, Digest};
@@ -37,6 +39,7 @@ use alternates::Heard;
 use discovery::Discovery;
 use message::Message;
 use ports::Ports;
+use retry::Retries;
 
 pub use alternates::Alternates;
 pub use message::{Features, MESSAGE_MAX, VERSION};
@@ -50,10 +53,10 @@ use crate::endpoint::ChannelView;
 pub const SOURCE_PORTS_MAX: usize = 16;
 
 /// Bytes of the longest packet that is written, padded.
-pub(crate) const PACKET_WRITTEN_MAX: usize = (packet::HEADERS_LEN + message::WRITTEN_MAX).next_multiple_of(16);
+pub(crate) const PACKET_WRITTEN_MAX: usize = (packet::HEADERS_LEN + MESSAGE_MAX).next_multiple_of(16);
 
-/// Messages that wait to be sealed for one peer: a probe for each port, and as many answers.
-const OUTBOX_MAX: usize = 2 * (SOURCE_PORTS_MAX + 2);
+/// Messages that wait to be sealed for one peer: a probe for each port and each pair, and as many answers.
+const OUTBOX_MAX: usize = 96;
 
 const ADDRESS_LABEL: &[u8] = b"landbridge channel address v1";
 
@@ -89,21 +92,29 @@ pub struct ChannelCounters {
     pub ports_proven: u64,
     /// Source ports that were given up, for want of an answer or for loss.
     pub ports_lost: u64,
+    /// Candidates of peers that were refused.
+    pub candidates_refused: u64,
 }
 
 /// A message to seal.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Said {
     pub(crate) message: Message,
     /// The place of the source port that it must leave from.
-    pub(crate) slot: u8,
-    /// Where to, unless to the peer's endpoint.
-    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) slot: u16,
+    /// Where to, and from which address of ours, unless to the peer's endpoint.
+    pub(crate) to: Option<(SocketAddr, Option<IpAddr>)>,
+    /// Bytes of the UDP payload that it is to be padded to, and sent in one piece or not at all; 0 for neither.
+    pub(crate) udp_len: usize,
 }
 
 impl Said {
     pub(crate) const fn to_endpoint(message: Message) -> Self {
-        Self { message, slot: 0, remote: None }
+        Self { message, slot: 0, to: None, udp_len: 0 }
+    }
+
+    pub(crate) const fn to_place(message: Message, remote: SocketAddr, local: Option<IpAddr>) -> Self {
+        Self { message, slot: 0, to: Some((remote, local)), udp_len: 0 }
     }
 }
 
@@ -114,6 +125,7 @@ pub(crate) struct PeerChannel {
     pub(crate) discovery: Discovery,
     pub(crate) ports: Ports,
     pub(crate) heard: Heard,
+    pub(crate) retries: Retries,
     pub(crate) outbox: VecDeque<Said>,
 }
 
@@ -124,6 +136,7 @@ impl PeerChannel {
             discovery: Discovery::default(),
             ports: Ports::default(),
             heard: Heard::default(),
+            retries: Retries::default(),
             outbox: VecDeque::new(),
         }
     }
@@ -139,7 +152,7 @@ impl PeerChannel {
 
     /// When something is to be done without anybody asking for it.
     pub(crate) fn due(&self) -> Option<Instant> {
-        [self.discovery.due(), self.ports.due(), self.heard.due()].into_iter().flatten().min()
+        [self.discovery.due(), self.ports.due(), self.heard.due(), self.retries.due()].into_iter().flatten().min()
     }
 
     pub(crate) fn view(&self) -> ChannelView {

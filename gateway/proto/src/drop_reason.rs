@@ -77,6 +77,10 @@ drop_reasons! {
     ChannelUnexpected => "channel_unexpected",
     /// Longer than the path to its peer carries, and not to be fragmented: its sender is told.
     TooBig => "too_big",
+    /// A message of the control channel that a later one has overtaken.
+    ChannelStale => "channel_stale",
+    /// A message of the control channel that names a place which is never tried: a group, ourselves, or into the tunnel.
+    CandidateRefused => "candidate_refused",
     /// No peer has the inner destination in its allowed IPs.
     NoRoute => "no_route",
     /// The peer has no endpoint yet.

@@ -6,6 +6,7 @@
 mod activity;
 mod channel;
 mod configure;
+mod paths;
 mod receive;
 mod sessions;
 mod timeout;
@@ -33,7 +34,9 @@ use crate::timer::Timers;
 use crate::{AllowedIps, PeerId};
 
 use transmit::Outgoing;
-pub use types::{ChannelView, Event, PeerConfig, PeerUpdate, PeerView, Transmit, WallClock};
+pub use types::{
+    ChannelView, Event, NatConfig, PeerConfig, PeerUpdate, PeerView, RelayEnd, SPRAY_SLOT, Transmit, WallClock,
+};
 
 /// One WireGuard interface, of up to [`crate::tuning::PEERS_MAX`] peers.
 pub struct Endpoint {
@@ -56,6 +59,8 @@ pub struct Endpoint {
     instance: u64,
     channel: ChannelConfig,
     channel_counters: ChannelCounters,
+    /// What is known of our own place.
+    place: paths::Place,
     /// Our address on the control channel, with a key.
     channel_address: Option<Ipv6Addr>,
     /// The wall clock when it was last handed in, for calls that do not hand it in.
@@ -93,6 +98,7 @@ impl Endpoint {
             instance,
             channel: ChannelConfig::default(),
             channel_counters: ChannelCounters::default(),
+            place: paths::Place::default(),
             channel_address: None,
             wall: None,
         }

@@ -70,8 +70,8 @@ pub fn channel(data: &[u8]) {
         let (message, behind) = bytes.split_at(usize::from(len).min(bytes.len()));
         rest = behind;
         if let Ok((parsed, _)) = Message::parse(message) {
-            let mut out = [0; 128];
-            let len = parsed.write(&mut out);
+            let mut out = [0; crate::channel::message::WRITTEN_MAX];
+            let len = parsed.write(&mut out, 0);
             assert_eq!(Message::parse(&out[..len]), Ok((parsed, 0)), "what is written is what was read");
         }
         let mut wrapped = vec![0; packet::HEADERS_LEN + message.len()];

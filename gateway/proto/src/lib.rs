@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod allowed_ips;
+pub mod candidate;
 pub mod channel;
 pub mod constants;
 mod cookie;
@@ -24,6 +25,7 @@ mod indices;
 mod keypairs;
 mod message;
 mod noise;
+pub mod path;
 mod peer;
 mod peer_table;
 pub mod pending;
@@ -35,9 +37,11 @@ mod timestamp;
 pub mod tuning;
 
 pub use allowed_ips::{AllowedIps, Owner, Prefixes};
+pub use candidate::{Behaviour, Candidate, CandidateKind, Nat};
 pub use channel::{Alternates, ChannelConfig, ChannelCounters, Spread};
 pub use drop_reason::DropReason;
-pub use endpoint::{Endpoint, Event, PeerConfig, PeerUpdate, Transmit, WallClock};
+pub use endpoint::{Endpoint, Event, NatConfig, PeerConfig, PeerUpdate, RelayEnd, Transmit, WallClock};
+pub use path::{PathReason, PathView, PathsView, Tier};
 pub use pending::Pending;
 pub use replay::ReplayWindow;
 pub use session::{PeerId, PeerShared, ReceiverIndex, Role, Session};

@@ -12,6 +12,7 @@ use crate::cookie::{Cookie, MacKeys};
 use crate::keypairs::Keypairs;
 use crate::message::MAC_LEN;
 use crate::noise::{Identity, Initiated, Refused, Secret, agree};
+use crate::path::Paths;
 use crate::timestamp::Timestamp;
 use crate::{KEY_LEN, PeerId, PeerShared, ReceiverIndex};
 
@@ -83,6 +84,10 @@ pub(crate) struct Peer {
     pub(crate) watch: Watch,
     /// The control channel; `None` when it is switched off for this peer.
     pub(crate) channel: Option<Box<PeerChannel>>,
+    /// The ways to it; `None` unless it takes part in proving them.
+    pub(crate) paths: Option<Box<Paths>>,
+    /// Whether it may be reached where it is, and may see where we are; `None`: as for all.
+    pub(crate) direct: Option<bool>,
     cookie: Option<(Cookie, Instant)>,
     last_mac1: Option<[u8; MAC_LEN]>,
     pub(crate) last_handshake: Option<SystemTime>,
@@ -106,6 +111,8 @@ impl Peer {
             accepted: Accepted::default(),
             watch: Watch::default(),
             channel: Some(Box::new(PeerChannel::new(&public_key))),
+            paths: None,
+            direct: None,
             cookie: None,
             last_mac1: None,
             last_handshake: None,

@@ -39,6 +39,7 @@ impl Control {
                 allowed_ips: peer.allowed_ips.clone(),
                 persistent_keepalive: peer.persistent_keepalive,
                 without_channel: !peer.extensions,
+                direct: None,
             };
             let id = self.driver.endpoint.add_peer(peer.public_key.0, config, now).with_context(|| {
                 format!("peer {}: its key is our own, or there are too many peers", peer.public_key)

@@ -83,6 +83,8 @@ pub struct Driver<N> {
     peers: BTreeMap<PeerId, PeerState>,
     stale: BTreeSet<PeerId>,
     ended: Vec<ReceiverIndex>,
+    /// Datagrams of the endpoint, one at a time.
+    buffer: Box<[u8]>,
 }
 
 impl<N: Network> Driver<N> {
@@ -109,6 +111,7 @@ impl<N: Network> Driver<N> {
             peers: BTreeMap::new(),
             stale: BTreeSet::new(),
             ended: Vec::new(),
+            buffer: vec![0; Endpoint::MAX_TRANSMIT].into(),
         }
     }
 

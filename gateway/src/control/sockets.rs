@@ -127,6 +127,15 @@ pub fn allow_fragments(socket: &UdpSocket) -> io::Result<()> {
     Ok(())
 }
 
+/// The opposite, whatever the kernel believes of the path's MTU: for datagrams that ask for it.
+fn forbid_fragments(socket: &UdpSocket) -> io::Result<()> {
+    sockopt::set_ip_mtu_discover(socket, sockopt::Ipv4PathMtuDiscovery::PROBE)?;
+    if socket.local_addr()?.is_ipv6() {
+        sockopt::set_ipv6_mtu_discover(socket, sockopt::Ipv6PathMtuDiscovery::PROBE)?;
+    }
+    Ok(())
+}
+
 /// A datagram that came by the control task's socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Received<'a> {
@@ -224,11 +233,23 @@ impl ControlSocket {
         Ok(true)
     }
 
-    /// Sends one datagram; the handshake's own retries make up for one that is lost.
+    /// Sends one datagram, which with `dont_fragment` leaves in one piece or not at all; the protocol's own retries make up
+    /// for one that is lost.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn send(&self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
+    pub fn send(&self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8], dont_fragment: bool) -> io::Result<()> {
+        if dont_fragment {
+            forbid_fragments(&self.socket)?;
+        }
+        let sent = self.send_as_it_is(remote, local, bytes);
+        if dont_fragment {
+            allow_fragments(&self.socket)?;
+        }
+        sent
+    }
+
+    fn send_as_it_is(&self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
         let transmit = Transmit {
             destination: self.on_the_wire(remote)?,
             ecn: None,

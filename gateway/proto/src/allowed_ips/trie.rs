@@ -111,6 +111,17 @@ impl<K: Key, O: Owner> Trie<K, O> {
 
     #[inline]
     pub(super) fn lookup(&self, key: K) -> Option<O> {
+        Some(self.find(key)?.owner)
+    }
+
+    /// The length of the longest prefix that holds a key.
+    pub(super) fn len_of(&self, key: K) -> Option<u8> {
+        let entry = self.find(key)?.entry;
+        Some(self.entries.get(entry as usize)?.len)
+    }
+
+    #[inline]
+    fn find(&self, key: K) -> Option<&Owned<O>> {
         let mut node = self.nodes.at(ROOT)?;
         let mut best = None;
         while key.common(node.key) >= node.level {
@@ -124,7 +135,7 @@ impl<K: Key, O: Owner> Trie<K, O> {
         }
         let (node, holders) = best?;
         let place = below(node.prefixes, holders.ilog2() as usize);
-        Some(self.prefixes.at(node.first_prefix + place as u32)?.owner)
+        self.prefixes.at(node.first_prefix + place as u32)
     }
 
     /// Gives a prefix to an owner and returns the one that had it.

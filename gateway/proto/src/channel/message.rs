@@ -7,25 +7,35 @@
 //! this very layout changes; what a peer can do is said by its hello's feature bits, and new types and fields are
 //! skipped by those who do not know them.
 
-use std::net::{IpAddr, SocketAddr};
+pub(crate) mod candidates;
+#[cfg(test)]
+mod golden;
+pub(crate) mod hello;
+pub(crate) mod introduction;
+pub(crate) mod probe;
+pub(crate) mod relay;
 
-use super::fields::{Field, Fields, Writer};
-use crate::DropReason;
+use std::net::SocketAddr;
+
+use super::fields::{Field, Fields, Writer, place};
+use crate::{DropReason, KEY_LEN};
+
+pub(crate) use candidates::Candidates;
+pub use hello::Features;
+pub(crate) use hello::Hello;
+pub(crate) use introduction::{Introduction, Seek};
+pub(crate) use probe::{PathProbe, Seen};
+pub(crate) use relay::{RelayAnswer, RelayOffer};
 
 /// The layout's version.
 pub const VERSION: u8 = 1;
-/// The longest message: its packet fits every link that IPv6 does.
-pub const MESSAGE_MAX: usize = 1280 - super::packet::HEADERS_LEN;
-/// The longest message that this version writes.
-pub(crate) const WRITTEN_MAX: usize = 64;
+/// The longest message, which a probe of a path's MTU is; others are [`WRITTEN_MAX`] at most.
+pub const MESSAGE_MAX: usize = 9000;
+/// The longest message that this version writes, padded probes excepted: twelve candidates in a [`Seek`].
+pub(crate) const WRITTEN_MAX: usize = 512;
 
 const HEADER_LEN: usize = 8;
 const ANSWER: u8 = 0x80;
-const HELLO: u8 = 1;
-const PROBE: u8 = 2;
-const ASK: u8 = 3;
-const HELLO_ANSWER: u8 = HELLO | ANSWER;
-const PROBE_ANSWER: u8 = PROBE | ANSWER;
 
 /// What does not parse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,50 +47,8 @@ impl From<Malformed> for DropReason {
     }
 }
 
-/// What a gateway can do, one bit each. Unknown bits are kept: they are later versions'.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Features(pub u32);
-
-impl Features {
-    /// Sends from, and takes, several source ports.
-    pub const SOURCE_PORTS: Self = Self(1);
-    /// What this version can do.
-    pub const OURS: Self = Self::SOURCE_PORTS;
-
-    /// Whether all of these are among them.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Names of the bits that are set; those of later versions have none.
-    pub fn names(self) -> impl Iterator<Item = &'static str> {
-        [(Self::SOURCE_PORTS, "source_ports")].into_iter().filter(move |(bit, _)| self.contains(*bit)).map(|(_, n)| n)
-    }
-}
-
-/// A gateway introduces itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hello {
-    /// Drawn when it started: another one says that it forgot everything.
-    pub(crate) instance: u64,
-    pub(crate) features: Features,
-    /// Source ports beside the main one that it makes use of as a receiver.
-    pub(crate) accepts_ports: u8,
-}
-
-/// What a probe's receiver saw of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) slot: u8,
-    /// Where the probe came from.
-    pub(crate) observed: SocketAddr,
-    /// Data packets of any session that have come from there.
-    pub(crate) packets: u64,
-}
-
 /// What is said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Body {
     Hello(Hello),
     HelloAnswer(Hello),
@@ -91,177 +59,195 @@ pub(crate) enum Body {
     ProbeAnswer(Seen),
     /// Packets come from an unknown port: every port in use is to be probed at once.
     Ask,
+    /// Sent to a place that may lead to the peer.
+    PathProbe(PathProbe),
+    /// Sent to exactly where the probe came from, which it names.
+    PathProbeAnswer {
+        observed: SocketAddr,
+    },
+    /// Where the sender may be reached; a later generation replaces all before.
+    Candidates {
+        generation: u32,
+        candidates: Candidates,
+    },
+    CandidatesAnswer,
+    Seek(Seek),
+    SeekAnswer,
+    Introduction(Introduction),
+    IntroductionAnswer,
+    /// A way to the peer of this key is wanted.
+    RelayRequest {
+        key: [u8; KEY_LEN],
+    },
+    RelayRequestAnswer(RelayAnswer),
+    RelayOffer(RelayOffer),
+    RelayOfferAnswer,
+    /// Sent to the relay's port: the end of the allocation is where it comes from.
+    RelayBind {
+        allocation: u64,
+    },
+    RelayBindAnswer {
+        observed: SocketAddr,
+    },
+    RelayRelease {
+        allocation: u64,
+    },
+    RelayReleaseAnswer,
 }
 
 /// A message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Message {
     pub(crate) request: u32,
     pub(crate) body: Body,
 }
 
+/// Types on the wire.
+mod kind {
+    pub(super) const HELLO: u8 = 1;
+    pub(super) const PROBE: u8 = 2;
+    pub(super) const ASK: u8 = 3;
+    pub(super) const PATH_PROBE: u8 = 4;
+    pub(super) const CANDIDATES: u8 = 5;
+    pub(super) const SEEK: u8 = 6;
+    pub(super) const INTRODUCTION: u8 = 7;
+    pub(super) const RELAY_REQUEST: u8 = 8;
+    pub(super) const RELAY_OFFER: u8 = 9;
+    pub(super) const RELAY_BIND: u8 = 10;
+    pub(super) const RELAY_RELEASE: u8 = 11;
+    pub(super) const HELLO_ANSWER: u8 = HELLO | super::ANSWER;
+    pub(super) const PROBE_ANSWER: u8 = PROBE | super::ANSWER;
+    pub(super) const PATH_PROBE_ANSWER: u8 = PATH_PROBE | super::ANSWER;
+    pub(super) const CANDIDATES_ANSWER: u8 = CANDIDATES | super::ANSWER;
+    pub(super) const SEEK_ANSWER: u8 = SEEK | super::ANSWER;
+    pub(super) const INTRODUCTION_ANSWER: u8 = INTRODUCTION | super::ANSWER;
+    pub(super) const RELAY_REQUEST_ANSWER: u8 = RELAY_REQUEST | super::ANSWER;
+    pub(super) const RELAY_OFFER_ANSWER: u8 = RELAY_OFFER | super::ANSWER;
+    pub(super) const RELAY_BIND_ANSWER: u8 = RELAY_BIND | super::ANSWER;
+    pub(super) const RELAY_RELEASE_ANSWER: u8 = RELAY_RELEASE | super::ANSWER;
+}
+
 impl Message {
     /// The message, and how many of its fields were skipped.
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, u32), DropReason> {
-        let (header, fields) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(DropReason::ChannelMalformed)?;
+        let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(DropReason::ChannelMalformed)?;
         let [version, kind, _, _, request @ ..] = *header;
-        if version != VERSION {
+        if version != VERSION || !matches!(kind & !ANSWER, kind::HELLO..=kind::RELAY_RELEASE) {
             return Err(DropReason::ChannelUnknown);
         }
-        if !matches!(kind, HELLO | HELLO_ANSWER | PROBE | PROBE_ANSWER | ASK) {
+        if kind == kind::ASK | ANSWER {
             return Err(DropReason::ChannelUnknown);
         }
-        let fields = Fields::parse(fields)?;
-        let body = match kind {
-            HELLO => Body::Hello(hello(&fields)?),
-            HELLO_ANSWER => Body::HelloAnswer(hello(&fields)?),
-            PROBE => Body::Probe { slot: slot(&fields)? },
-            PROBE_ANSWER => Body::ProbeAnswer(Seen {
-                slot: slot(&fields)?,
-                observed: observed(fields.value(Field::Observed)?)?,
-                packets: u64::from_be_bytes(fields.exactly(Field::Packets)?),
-            }),
-            _ => Body::Ask,
-        };
+        let mut fields = Fields::parse(rest)?;
+        let body = Body::parse(kind, &mut fields)?;
         Ok((Self { request: u32::from_be_bytes(request), body }, fields.ignored))
     }
 
-    /// Writes it over the front of `out` (at least [`WRITTEN_MAX`] bytes) and returns its length.
-    pub(crate) fn write(&self, out: &mut [u8]) -> usize {
-        let kind = match self.body {
-            Body::Hello(_) => HELLO,
-            Body::HelloAnswer(_) => HELLO_ANSWER,
-            Body::Probe { .. } => PROBE,
-            Body::ProbeAnswer(_) => PROBE_ANSWER,
-            Body::Ask => ASK,
-        };
-        out[..4].copy_from_slice(&[VERSION, kind, 0, 0]);
+    /// Writes it over the front of `out` (at least [`WRITTEN_MAX`] bytes, and `padded`) and returns its length, which is
+    /// `padded` where that is longer by a field.
+    pub(crate) fn write(&self, out: &mut [u8], padded: usize) -> usize {
+        out[..4].copy_from_slice(&[VERSION, self.body.kind(), 0, 0]);
         out[4..HEADER_LEN].copy_from_slice(&self.request.to_be_bytes());
         let mut fields = Writer { out, len: HEADER_LEN };
-        match self.body {
-            Body::Hello(hello) | Body::HelloAnswer(hello) => {
-                fields.put(Field::Instance, &hello.instance.to_be_bytes());
-                fields.put(Field::Features, &hello.features.0.to_be_bytes());
-                fields.put(Field::AcceptsPorts, &[hello.accepts_ports]);
-            }
-            Body::Probe { slot } => fields.put(Field::Slot, &[slot]),
-            Body::ProbeAnswer(seen) => {
-                fields.put(Field::Slot, &[seen.slot]);
-                let port = seen.observed.port().to_be_bytes();
-                match seen.observed.ip() {
-                    IpAddr::V4(ip) => fields.put(Field::Observed, [&ip.octets()[..], &port].concat().as_slice()),
-                    IpAddr::V6(ip) => fields.put(Field::Observed, [&ip.octets()[..], &port].concat().as_slice()),
-                }
-                fields.put(Field::Packets, &seen.packets.to_be_bytes());
-            }
-            Body::Ask => {}
-        }
+        self.body.write(&mut fields);
+        fields.pad_to(padded);
         fields.len
     }
 }
 
-fn hello(fields: &Fields<'_>) -> Result<Hello, Malformed> {
-    let [accepts_ports] = fields.exactly(Field::AcceptsPorts)?;
-    Ok(Hello {
-        instance: u64::from_be_bytes(fields.exactly(Field::Instance)?),
-        features: Features(u32::from_be_bytes(fields.exactly(Field::Features)?)),
-        accepts_ports,
-    })
-}
-
-fn slot(fields: &Fields<'_>) -> Result<u8, Malformed> {
-    let [slot] = fields.exactly(Field::Slot)?;
-    if usize::from(slot) <= super::SOURCE_PORTS_MAX { Ok(slot) } else { Err(Malformed) }
-}
-
-fn observed(value: &[u8]) -> Result<SocketAddr, Malformed> {
-    let (ip, port) = value.split_last_chunk::<2>().ok_or(Malformed)?;
-    let ip = match *ip {
-        [a, b, c, d] => IpAddr::from([a, b, c, d]),
-        _ => IpAddr::from(<[u8; 16]>::try_from(ip).map_err(|_| Malformed)?),
-    };
-    match u16::from_be_bytes(*port) {
-        0 => Err(Malformed),
-        port => Ok(SocketAddr::new(ip, port)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAID: Hello = Hello { instance: 0x0102_0304_0506_0708, features: Features(1), accepts_ports: 16 };
-
-    fn bytes(hex: &str) -> Vec<u8> {
-        let digits: Vec<u8> = hex.chars().filter_map(|c| c.to_digit(16)).map(|d| d as u8).collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-    }
-
-    /// The wire format, which must not change under a version.
-    fn golden() -> [(Message, &'static str); 6] {
-        let seen = |observed: &str| Seen { slot: 3, observed: observed.parse().expect("an address"), packets: 258 };
-        let of = |request, body| Message { request, body };
-        [
-            (of(0x0a0b_0c0d, Body::Hello(SAID)), "01010000 0a0b0c0d 010008 0102030405060708 020004 00000001 030001 10"),
-            (of(1, Body::HelloAnswer(SAID)), "01810000 00000001 010008 0102030405060708 020004 00000001 030001 10"),
-            (of(2, Body::Probe { slot: 3 }), "01020000 00000002 040001 03"),
-            (
-                of(2, Body::ProbeAnswer(seen("192.0.2.1:51820"))),
-                "01820000 00000002 040001 03 050006 c0000201 ca6c 060008 0000000000000102",
-            ),
-            (
-                of(2, Body::ProbeAnswer(seen("[2001:db8::1]:51820"))),
-                "01820000 00000002 040001 03 050012 20010db8000000000000000000000001 ca6c 060008 0000000000000102",
-            ),
-            (of(7, Body::Ask), "01030000 00000007"),
-        ]
-    }
-
-    #[test]
-    fn every_message_has_its_golden_bytes_and_comes_back_from_them() {
-        for (message, hex) in golden() {
-            let mut out = [0; WRITTEN_MAX];
-            let len = message.write(&mut out);
-            assert_eq!(out[..len], bytes(hex), "{message:?}");
-            assert_eq!(Message::parse(&out[..len]), Ok((message, 0)));
-        }
-    }
-
-    #[test]
-    fn what_later_versions_add_is_skipped_and_counted() {
-        for (message, hex) in golden() {
-            let mut longer = bytes(hex);
-            longer.extend(bytes("63 0003 aabbcc  ff 0000  00 0002 0000  00 0000"));
-            assert_eq!(Message::parse(&longer), Ok((message, 2)), "{message:?}");
-            // Reserved bytes say nothing.
-            longer[2] = 9;
-            assert_eq!(Message::parse(&longer), Ok((message, 2)));
-        }
-        assert_eq!(Message::parse(&bytes("02010000 00000001")), Err(DropReason::ChannelUnknown));
-        assert_eq!(Message::parse(&bytes("01190000 00000001 ffff")), Err(DropReason::ChannelUnknown));
-    }
-
-    #[test]
-    fn what_is_known_is_parsed_strictly() {
-        for (message, hex) in golden() {
-            let whole = bytes(hex);
-            for len in 0..whole.len() {
-                assert_eq!(Message::parse(&whole[..len]), Err(DropReason::ChannelMalformed), "{message:?} {len}");
+impl Body {
+    fn parse(kind: u8, fields: &mut Fields<'_>) -> Result<Self, Malformed> {
+        Ok(match kind {
+            kind::HELLO => Self::Hello(Hello::parse(fields)?),
+            kind::HELLO_ANSWER => Self::HelloAnswer(Hello::parse(fields)?),
+            kind::PROBE => Self::Probe { slot: probe::slot(fields)? },
+            kind::PROBE_ANSWER => Self::ProbeAnswer(Seen::parse(fields)?),
+            kind::ASK => Self::Ask,
+            kind::PATH_PROBE => Self::PathProbe(PathProbe::parse(fields)?),
+            kind::PATH_PROBE_ANSWER => Self::PathProbeAnswer { observed: place(fields.value(Field::Observed)?)? },
+            kind::CANDIDATES => {
+                let (candidates, ignored) = Candidates::parse(fields)?;
+                fields.ignored += ignored;
+                Self::Candidates { generation: fields.number(Field::Generation)?, candidates }
             }
+            kind::CANDIDATES_ANSWER => Self::CandidatesAnswer,
+            kind::SEEK => {
+                let (seek, ignored) = Seek::parse(fields)?;
+                fields.ignored += ignored;
+                Self::Seek(seek)
+            }
+            kind::SEEK_ANSWER => Self::SeekAnswer,
+            kind::INTRODUCTION => {
+                let (introduction, ignored) = Introduction::parse(fields)?;
+                fields.ignored += ignored;
+                Self::Introduction(introduction)
+            }
+            kind::INTRODUCTION_ANSWER => Self::IntroductionAnswer,
+            kind::RELAY_REQUEST => Self::RelayRequest { key: fields.exactly(Field::Key)? },
+            kind::RELAY_REQUEST_ANSWER => Self::RelayRequestAnswer(relay::parse_answer(fields)?),
+            kind::RELAY_OFFER => Self::RelayOffer(RelayOffer::parse(fields)?),
+            kind::RELAY_OFFER_ANSWER => Self::RelayOfferAnswer,
+            kind::RELAY_BIND => Self::RelayBind { allocation: relay::allocation(fields)? },
+            kind::RELAY_BIND_ANSWER => Self::RelayBindAnswer { observed: place(fields.value(Field::Observed)?)? },
+            kind::RELAY_RELEASE => Self::RelayRelease { allocation: relay::allocation(fields)? },
+            kind::RELAY_RELEASE_ANSWER => Self::RelayReleaseAnswer,
+            _ => return Err(Malformed),
+        })
+    }
+
+    const fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => kind::HELLO,
+            Self::HelloAnswer(_) => kind::HELLO_ANSWER,
+            Self::Probe { .. } => kind::PROBE,
+            Self::ProbeAnswer(_) => kind::PROBE_ANSWER,
+            Self::Ask => kind::ASK,
+            Self::PathProbe(_) => kind::PATH_PROBE,
+            Self::PathProbeAnswer { .. } => kind::PATH_PROBE_ANSWER,
+            Self::Candidates { .. } => kind::CANDIDATES,
+            Self::CandidatesAnswer => kind::CANDIDATES_ANSWER,
+            Self::Seek(_) => kind::SEEK,
+            Self::SeekAnswer => kind::SEEK_ANSWER,
+            Self::Introduction(_) => kind::INTRODUCTION,
+            Self::IntroductionAnswer => kind::INTRODUCTION_ANSWER,
+            Self::RelayRequest { .. } => kind::RELAY_REQUEST,
+            Self::RelayRequestAnswer(_) => kind::RELAY_REQUEST_ANSWER,
+            Self::RelayOffer(_) => kind::RELAY_OFFER,
+            Self::RelayOfferAnswer => kind::RELAY_OFFER_ANSWER,
+            Self::RelayBind { .. } => kind::RELAY_BIND,
+            Self::RelayBindAnswer { .. } => kind::RELAY_BIND_ANSWER,
+            Self::RelayRelease { .. } => kind::RELAY_RELEASE,
+            Self::RelayReleaseAnswer => kind::RELAY_RELEASE_ANSWER,
         }
-        for hex in [
-            "01020000 00000002",
-            "01020000 00000002 040002 0303",
-            "01020000 00000002 040001 11",
-            "01020000 00000002 040001 03 040001 03",
-            "01020000 00000002 040001 03 00",
-            "01020000 00000002 040001 03 63ffff 00",
-            "01820000 00000002 040001 03 050006 c0000201 0000 060008 0000000000000102",
-            "01820000 00000002 040001 03 050007 c0000201 00 ca6c 060008 0000000000000102",
-            "01820000 00000002 040001 03 050002 ca6c 060008 0000000000000102",
-            "01820000 00000002 040001 03 050006 c0000201 ca6c 060007 00000000000102",
-        ] {
-            assert_eq!(Message::parse(&bytes(hex)), Err(DropReason::ChannelMalformed), "{hex}");
+    }
+
+    fn write(&self, fields: &mut Writer<'_>) {
+        match self {
+            Self::Hello(hello) | Self::HelloAnswer(hello) => hello.write(fields),
+            Self::Probe { slot } => fields.put(Field::Slot, &[*slot]),
+            Self::ProbeAnswer(seen) => seen.write(fields),
+            Self::PathProbe(probe) => probe.write(fields),
+            Self::PathProbeAnswer { observed } | Self::RelayBindAnswer { observed } => {
+                fields.put_place(Field::Observed, &[], *observed);
+            }
+            Self::Candidates { generation, candidates } => {
+                fields.put(Field::Generation, &generation.to_be_bytes());
+                candidates.write(fields);
+            }
+            Self::Seek(seek) => seek.write(fields),
+            Self::Introduction(introduction) => introduction.write(fields),
+            Self::RelayRequest { key } => fields.put(Field::Key, key),
+            Self::RelayRequestAnswer(answer) => relay::write_answer(answer, fields),
+            Self::RelayOffer(offer) => offer.write(fields),
+            Self::RelayBind { allocation } | Self::RelayRelease { allocation } => {
+                relay::put_allocation(fields, *allocation);
+            }
+            Self::Ask
+            | Self::CandidatesAnswer
+            | Self::SeekAnswer
+            | Self::IntroductionAnswer
+            | Self::RelayOfferAnswer
+            | Self::RelayReleaseAnswer => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use super::{Endpoint, Event, Transmit};
 use crate::channel::alternates::Probed;
 use crate::channel::discovery::Due;
 use crate::channel::message::{Body, Features, Hello, Message, Seen};
-use crate::channel::{ChannelConfig, ChannelCounters, PeerChannel, Said, packet};
+use crate::channel::{ChannelConfig, ChannelCounters, MESSAGE_MAX, PeerChannel, Said, packet};
 use crate::constants::REKEY_AFTER_TIME;
 use crate::message::{DataHeader, TAG_LEN, TYPE_DATA};
 use crate::session::Role;
@@ -65,12 +65,12 @@ impl Endpoint {
         let outcome = match message.body {
             Body::Hello(hello) => {
                 let answer = Message { request: message.request, body: Body::HelloAnswer(self.hello()) };
-                self.hear_hello(id, hello);
+                self.hear_hello(id, now, hello);
                 self.say(id, Said::to_endpoint(answer));
                 Ok(())
             }
             Body::HelloAnswer(hello) => {
-                self.hear_hello(id, hello);
+                self.hear_hello(id, now, hello);
                 Ok(())
             }
             Body::Probe { slot } => self.hear_probe(id, now, (remote, local), slot, message.request),
@@ -83,15 +83,40 @@ impl Endpoint {
                 self.say(id, Said::to_endpoint(probe));
                 Ok(())
             }
+            Body::Candidates { generation, candidates } => {
+                self.hear_candidates(id, message.request, generation, candidates)
+            }
+            Body::CandidatesAnswer => self.take_request(id, message.request).map(drop),
+            Body::PathProbe(_) => {
+                let body = Body::PathProbeAnswer { observed: remote };
+                self.say(id, Said::to_place(Message { request: message.request, body }, remote, local));
+                Ok(())
+            }
+            // What nobody asked for is followed by nothing.
+            Body::PathProbeAnswer { .. }
+            | Body::Seek(_)
+            | Body::SeekAnswer
+            | Body::Introduction(_)
+            | Body::IntroductionAnswer
+            | Body::RelayRequest { .. }
+            | Body::RelayRequestAnswer(_)
+            | Body::RelayOffer(_)
+            | Body::RelayOfferAnswer
+            | Body::RelayBind { .. }
+            | Body::RelayBindAnswer { .. }
+            | Body::RelayRelease { .. }
+            | Body::RelayReleaseAnswer => Err(DropReason::ChannelUnexpected),
         };
         self.arm_channel(id, now);
         outcome
     }
 
-    fn hear_hello(&mut self, id: PeerId, hello: Hello) {
-        if self.channel_mut(id).is_some_and(|channel| channel.discovery.hear(hello)) {
+    fn hear_hello(&mut self, id: PeerId, now: Instant, hello: Hello) {
+        let restarted = self.channel_mut(id).is_some_and(|channel| channel.discovery.hear(hello));
+        if restarted {
             self.forget_ports(id, true);
         }
+        self.paths_hello(now, id, hello.features, restarted);
     }
 
     fn hear_probe(
@@ -149,6 +174,7 @@ impl Endpoint {
         let Some(channel) = &mut peer.channel else { return };
         let said = channel.discovery.run(now);
         let forgot = channel.heard.forget(now);
+        let again = channel.retries.run(now);
         let mut probes = Vec::new();
         let rng = &mut self.rng;
         let mut changed = channel.ports.run(now, || rng.next_u32(), &mut probes);
@@ -165,7 +191,10 @@ impl Endpoint {
         }
         for probe in probes {
             let message = Message { request: probe.request, body: Body::Probe { slot: probe.slot } };
-            self.say(id, Said { message, slot: probe.slot, remote: None });
+            self.say(id, Said { slot: probe.slot.into(), ..Said::to_endpoint(message) });
+        }
+        for said in again {
+            self.say(id, said);
         }
         if forgot {
             self.tell_alternates(id);
@@ -218,6 +247,7 @@ impl Endpoint {
         let Some(channel) = self.channel_mut(id) else { return };
         channel.discovery.session_ended();
         channel.outbox.clear();
+        channel.retries.clear();
         self.forget_ports(id, true);
     }
 
@@ -245,7 +275,7 @@ impl Endpoint {
         if ask {
             // To both: which of them still leads to the peer is the question.
             let ask = Message { request: self.rng.next_u32(), body: Body::Ask };
-            self.say(id, Said { message: ask, slot: 0, remote: Some(remote) });
+            self.say(id, Said::to_place(ask.clone(), remote, None));
             self.say(id, Said::to_endpoint(ask));
         }
         true
@@ -259,16 +289,19 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(id) else { return };
         match (on, &peer.channel) {
             (true, None) => peer.channel = Some(Box::new(PeerChannel::new(&peer.public_key))),
-            (false, _) => peer.channel = None,
+            (false, _) => (peer.channel, peer.paths) = (None, None),
             _ => {}
         }
     }
 
     const fn hello(&self) -> Hello {
-        Hello { instance: self.instance, features: Features::OURS, accepts_ports: self.channel.accepts_ports }
+        let config = self.place.config;
+        let features =
+            Features::OURS.with(Features::INTRODUCES, config.introduces).with(Features::RELAYS, config.relays);
+        Hello { instance: self.instance, features, accepts_ports: self.channel.accepts_ports }
     }
 
-    fn channel_mut(&mut self, id: PeerId) -> Option<&mut PeerChannel> {
+    pub(super) fn channel_mut(&mut self, id: PeerId) -> Option<&mut PeerChannel> {
         self.peers.get_mut(id)?.channel.as_deref_mut()
     }
 
@@ -315,13 +348,13 @@ impl Endpoint {
         }
     }
 
-    fn say(&mut self, id: PeerId, said: Said) {
+    pub(super) fn say(&mut self, id: PeerId, said: Said) {
         if self.channel_mut(id).is_some_and(|channel| channel.push(said)) {
             self.queue_channel(id);
         }
     }
 
-    fn arm_channel(&mut self, id: PeerId, now: Instant) {
+    pub(super) fn arm_channel(&mut self, id: PeerId, now: Instant) {
         let Some(channel) = self.channel_mut(id) else { return };
         let (due, events) = (channel.due(), std::mem::take(&mut channel.ports.events));
         self.channel_counters.ports_proven += events.proven;
@@ -339,22 +372,28 @@ impl Endpoint {
         let peer = self.peers.get_mut(id)?;
         let channel = peer.channel.as_deref_mut()?;
         let said = channel.outbox.pop_front()?;
-        let remote = said.remote.or(peer.endpoint)?;
+        let (remote, local) = match said.to {
+            Some(place) => place,
+            None => (peer.endpoint?, peer.local),
+        };
         let session = peer.sessions.current.as_ref().filter(|session| !session.is_expired(now))?;
         let counter = session.take_counters(1)?;
         let header =
             DataHeader { kind: TYPE_DATA.into(), receiver: session.remote_index.0.into(), counter: counter.into() };
         let (head, inner) = buffer.split_at_mut(size_of::<DataHeader>());
         head.copy_from_slice(header.as_bytes());
-        let written = said.message.write(&mut inner[packet::HEADERS_LEN..]);
+        // Of a datagram of this size, what is left for the message.
+        let message_len = said.udp_len.saturating_sub(size_of::<DataHeader>() + TAG_LEN + packet::HEADERS_LEN);
+        let written = said.message.write(&mut inner[packet::HEADERS_LEN..], message_len.min(MESSAGE_MAX));
         let packet_len = packet::wrap(inner, written, ours, channel.address);
-        let padded = packet_len.next_multiple_of(16);
+        let padded = if message_len == 0 { packet_len.next_multiple_of(16) } else { packet_len };
         inner[packet_len..padded].fill(0);
         session.seal_key.seal(counter, &mut inner[..padded + TAG_LEN]);
         let len = size_of::<DataHeader>() + padded + TAG_LEN;
         peer.shared.sent(now, 1, len as u64, false);
         self.channel_counters.sent += 1;
-        let to = Transmit { peer: Some(id), remote, local: peer.local, slot: said.slot, len };
+        let dont_fragment = said.udp_len != 0;
+        let to = Transmit { peer: Some(id), remote, local, slot: said.slot, dont_fragment, len };
         // The mark of activity may be ours: whoever sets it must see that the timers are derived.
         self.handle_active(now, id);
         Some(to)

@@ -83,6 +83,7 @@ impl Endpoint {
             replace_allowed_ips: true,
             allowed_ips_add: config.allowed_ips,
             allowed_ips_remove: Vec::new(),
+            direct: Some(config.direct),
         };
         self.update_peer(id, update, now);
         Some(id)
@@ -98,6 +99,9 @@ impl Endpoint {
         self.change_allowed_ips(id, &update);
         if let Some(remote) = update.endpoint {
             self.configure_endpoint(id, remote, now);
+        }
+        if let (Some(direct), Some(peer)) = (update.direct, self.peers.get_mut(id)) {
+            peer.direct = direct;
         }
         if let Some(interval) = update.persistent_keepalive {
             self.configure_keepalive(id, interval.filter(|interval| !interval.is_zero()), now);
@@ -182,6 +186,7 @@ impl Endpoint {
             session: peer.sessions.current.as_ref(),
             shared: &peer.shared,
             channel: peer.channel.as_ref().map(|channel| channel.view()),
+            paths: peer.paths.as_ref().map(|paths| paths.view()),
         })
     }
 

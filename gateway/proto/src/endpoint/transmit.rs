@@ -38,7 +38,8 @@ impl Outgoing {
     pub(super) fn datagram(peer: Option<PeerId>, remote: SocketAddr, local: Option<IpAddr>, message: &[u8]) -> Self {
         let mut bytes = [0; RESPONSE_LEN];
         bytes[..message.len()].copy_from_slice(message);
-        Self::Datagram { to: Transmit { peer, remote, local, slot: 0, len: message.len() }, bytes }
+        let to = Transmit { peer, remote, local, slot: 0, dont_fragment: false, len: message.len() };
+        Self::Datagram { to, bytes }
     }
 }
 
@@ -143,7 +144,8 @@ impl Endpoint {
         if let Some(before) = peer.attempts.in_flight.replace(InFlight { index, state, sent: now }) {
             self.indices.free(before.index);
         }
-        let to = Transmit { peer: Some(id), remote: peer.endpoint?, local: peer.local, slot: 0, len: INITIATION_LEN };
+        let (remote, local) = (peer.endpoint?, peer.local);
+        let to = Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: INITIATION_LEN };
         self.note_handshake_sent(id, now, INITIATION_LEN);
         buffer[..INITIATION_LEN].copy_from_slice(message.as_bytes());
         Some(to)
@@ -166,7 +168,8 @@ impl Endpoint {
         head.copy_from_slice(header.as_bytes());
         session.seal_key.seal(counter, tag);
         peer.shared.sent(now, 1, KEEPALIVE_LEN as u64, false);
-        let to = Transmit { peer: Some(id), remote, local: peer.local, slot: 0, len: KEEPALIVE_LEN };
+        let local = peer.local;
+        let to = Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: KEEPALIVE_LEN };
         // The mark of activity may be ours: whoever sets it must see that the timers are derived.
         self.handle_active(now, id);
         Some(to)

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 
 use crate::channel::Features;
+use crate::path::{PathReason, PathView, PathsView, Tier};
 use crate::{Alternates, KEY_LEN, PeerId, PeerShared, ReceiverIndex, Session, Spread};
 
 /// The wall clock, for TAI64N timestamps alone.
@@ -23,10 +24,46 @@ pub struct Transmit {
     pub remote: SocketAddr,
     /// The local address that the peer is used to, if known (sticky source); `None` lets the kernel choose.
     pub local: Option<IpAddr>,
-    /// The place of the source port that it must leave from: 0 is the listen port, others are those beside it.
-    pub slot: u8,
+    /// The place of the source port that it must leave from: 0 is the listen port, others are those beside it, and from
+    /// [`SPRAY_SLOT`] on they are the sockets of a search for a NAT's port.
+    pub slot: u16,
+    /// Whether it must arrive in one piece or not at all: it asks for the path's MTU.
+    pub dont_fragment: bool,
     /// How many bytes of the caller's buffer it fills.
     pub len: usize,
+}
+
+/// The first place of the sockets that are opened to search for a NAT's port.
+pub const SPRAY_SLOT: u16 = 256;
+
+/// What a gateway does about NATs, for all peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NatConfig {
+    /// Whether peers may see where we are, and be reached where they are; else links take relays only.
+    pub direct: bool,
+    /// Whether peers are introduced to each other.
+    pub introduces: bool,
+    /// Whether datagrams are relayed between peers.
+    pub relays: bool,
+    /// Whether a NAT's port may be searched for.
+    pub spray: bool,
+    /// The largest outer IP packet that any wan interface takes: paths are not searched for more.
+    pub mtu_max: u16,
+}
+
+impl Default for NatConfig {
+    fn default() -> Self {
+        Self { direct: true, introduces: false, relays: false, spray: true, mtu_max: 1500 }
+    }
+}
+
+/// An end of a relay's allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum RelayEnd {
+    /// The peer that asked.
+    A,
+    /// The other one.
+    B,
 }
 
 /// What the world should know.
@@ -50,6 +87,20 @@ pub enum Event {
     SpreadChanged { peer: PeerId, spread: Option<Arc<Spread>> },
     /// Packets from these ports are the peer's own, and no roaming (`None`: there are none).
     AlternatesChanged { peer: PeerId, alternates: Option<Arc<Alternates>> },
+    /// The path in use is another one; [`Event::EndpointChanged`] comes before it.
+    PathChanged { peer: PeerId, path: PathView, was: Option<Tier>, reason: PathReason },
+    /// The largest inner packet that reaches the peer in one piece is another one; `None`: not known.
+    PathMtuChanged { peer: PeerId, mtu: Option<u16> },
+    /// Two peers are to be relayed: answered by [`Endpoint::relay_granted`](super::Endpoint) or a refusal.
+    RelayAllocate { allocation: u64, a: PeerId, b: PeerId },
+    /// One end of an allocation is there from here on, and reached from this address of ours.
+    RelayBound { allocation: u64, end: RelayEnd, remote: SocketAddr, local: Option<IpAddr> },
+    /// An allocation is over.
+    RelayFreed { allocation: u64 },
+    /// Sockets are wanted at [`SPRAY_SLOT`] and after, to search for the port of a NAT.
+    SprayWanted { peer: PeerId, remote: SocketAddr, sockets: u16 },
+    /// The search is over: all of its sockets but this one are to be closed.
+    SprayEnded { peer: PeerId, keep: Option<u16> },
     /// A peer was removed; its sessions were ended by events before this one.
     PeerRemoved { peer: PeerId },
 }
@@ -67,6 +118,8 @@ pub struct PeerConfig {
     pub persistent_keepalive: Option<Duration>,
     /// Whether the control channel is not to be spoken with it.
     pub without_channel: bool,
+    /// Whether it may see where we are, and be reached where it is; `None`: as [`NatConfig::direct`] says.
+    pub direct: Option<bool>,
 }
 
 /// A change to a peer: `None` leaves a field as it is.
@@ -78,6 +131,8 @@ pub struct PeerUpdate {
     pub endpoint: Option<SocketAddr>,
     /// A new keepalive interval; `Some(None)` turns it off.
     pub persistent_keepalive: Option<Option<Duration>>,
+    /// Whether it may see where we are, and be reached where it is; `Some(None)`: as [`NatConfig::direct`] says.
+    pub direct: Option<Option<bool>>,
     /// Whether all allowed IPs go before `allowed_ips_add` come.
     pub replace_allowed_ips: bool,
     /// Allowed IPs to take (moved from another peer when it has them).
@@ -111,6 +166,8 @@ pub struct PeerView<'a> {
     pub shared: &'a Arc<PeerShared>,
     /// The control channel; `None` when it is switched off.
     pub channel: Option<ChannelView>,
+    /// The ways to it; `None` for a peer that takes no part in proving them.
+    pub paths: Option<PathsView>,
 }
 
 /// What is known of a peer on the control channel.
@@ -138,6 +195,7 @@ impl fmt::Debug for PeerConfig {
             .field("allowed_ips", &self.allowed_ips)
             .field("persistent_keepalive", &self.persistent_keepalive)
             .field("without_channel", &self.without_channel)
+            .field("direct", &self.direct)
             .finish()
     }
 }

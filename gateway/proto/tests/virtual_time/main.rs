@@ -1,5 +1,6 @@
 //! Endpoints over a simulated network, in virtual time.
 
+mod candidates;
 mod flood;
 mod many;
 mod pair;

@@ -170,7 +170,7 @@ impl World {
             spread.note_sent(slot, 1);
             slot
         });
-        self.post(from, slot, remote, packet);
+        self.post(from, slot.into(), remote, packet);
     }
 
     /// Runs until this long after the start.
@@ -267,7 +267,7 @@ impl World {
             Event::HandshakeGivenUp { peer } => while side.pending.pop(peer).is_some() {},
             Event::SpreadChanged { spread, .. } => side.spread = spread,
             Event::AlternatesChanged { alternates, .. } => side.alternates = alternates,
-            Event::EndpointChanged { .. } | Event::HandshakeRetried { .. } | Event::PeerRemoved { .. } => {}
+            _ => {}
         }
     }
 
@@ -278,9 +278,9 @@ impl World {
         }
     }
 
-    fn post(&mut self, from: usize, slot: u8, to: SocketAddr, bytes: Vec<u8>) {
+    fn post(&mut self, from: usize, slot: u16, to: SocketAddr, bytes: Vec<u8>) {
         let address = self.sides[from].address;
-        let source = SocketAddr::new(address.ip(), address.port() - u16::from(slot) * PORT_STEP + self.mapped_by[from]);
+        let source = SocketAddr::new(address.ip(), address.port() - slot * PORT_STEP + self.mapped_by[from]);
         self.contacted[from].insert(to);
         self.sides[from].slots[usize::from(slot)] += 1;
         let copies = 1 + u32::from(self.rng.random_range(0..100) < self.weather.duplicate_percent);

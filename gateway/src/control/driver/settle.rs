@@ -6,17 +6,17 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, Event, PeerId, Transmit, WallClock};
+use landbridge_proto::{DropReason, Event, PathReason, PathView, PeerId, Tier, Transmit, WallClock};
 
-use super::super::paths::Network;
+use super::super::paths::{self, Network};
 use super::Driver;
 use crate::datapath::report::Command;
-use crate::datapath::tables::PeerEntry;
+use crate::datapath::tables::{MTU_UNKNOWN, PeerEntry};
 
 impl<N: Network> Driver<N> {
     /// Takes what the endpoint decided into the world. Called after every batch of inputs.
     pub fn settle(&mut self, now: Instant) {
-        let mut buffer = [0; Endpoint::MAX_TRANSMIT];
+        let mut buffer = std::mem::take(&mut self.buffer);
         loop {
             while let Some(event) = self.endpoint.poll_event() {
                 self.take(event);
@@ -29,9 +29,10 @@ impl<N: Network> Driver<N> {
                 self.send(&transmit, &buffer[..transmit.len]);
             }
             if !sent {
-                return;
+                break;
             }
         }
+        self.buffer = buffer;
     }
 
     fn take(&mut self, event: Event) {
@@ -80,6 +81,17 @@ impl<N: Network> Driver<N> {
                 self.want_name(peer);
             }
             Event::HandshakeRetried { peer, .. } => self.want_name(peer),
+            Event::PathChanged { peer, path, was, reason } => self.tell_of_path(peer, &path, was, reason),
+            Event::PathMtuChanged { peer, mtu } => {
+                tracing::debug!(peer = peer.slot, ?mtu, "path MTU");
+                self.change_entry(peer, |entry| entry.mtu = mtu.map_or(MTU_UNKNOWN, u32::from));
+            }
+            // Without a relay's ports and without sockets for a search there is nothing to follow from these.
+            Event::RelayAllocate { .. }
+            | Event::RelayBound { .. }
+            | Event::RelayFreed { .. }
+            | Event::SprayWanted { .. }
+            | Event::SprayEnded { .. } => {}
             Event::PeerRemoved { peer } => {
                 self.peers.remove(&peer);
                 self.stale.remove(&peer);
@@ -90,6 +102,15 @@ impl<N: Network> Driver<N> {
                 }
                 self.tell_lanes(|| Command::Abandon(peer));
             }
+        }
+    }
+
+    fn tell_of_path(&self, peer: PeerId, path: &PathView, was: Option<Tier>, reason: PathReason) {
+        let name = self.peers.get(&peer).and_then(|state| state.name.as_deref()).unwrap_or("unnamed");
+        let rtt_ms = path.rtt.map(|rtt| rtt.as_millis());
+        match was.filter(|was| *was != path.tier) {
+            Some(was) => tracing::info!(peer = name, rtt_ms, "{} (was {was}): {reason}", path.tier),
+            None => tracing::debug!(peer = name, rtt_ms, "{}: {reason}", path.tier),
         }
     }
 
@@ -137,8 +158,18 @@ impl<N: Network> Driver<N> {
     }
 
     fn send(&mut self, transmit: &Transmit, bytes: &[u8]) {
-        let Transmit { peer, remote, local, slot, .. } = *transmit;
-        let way = peer.and_then(|peer| self.peers.get(&peer)?.way.as_ref());
+        let Transmit { peer, remote, local, slot, dont_fragment, .. } = *transmit;
+        let state = peer.and_then(|peer| self.peers.get(&peer));
+        let is_in_use = state.and_then(|state| state.endpoint).is_some_and(|(endpoint, _)| endpoint == remote);
+        let found;
+        let way = match state {
+            // A place that is being tried: it must not lead into the tunnel either.
+            Some(_) if !is_in_use => {
+                found = paths::find(&mut self.network, &self.ground, remote, local);
+                Some(&found)
+            }
+            state => state.and_then(|state| state.way.as_ref()),
+        };
         if way.is_some_and(|way| way.path.is_none()) {
             self.drops[DropReason::NoEndpoint as usize] += 1;
             return;
@@ -149,7 +180,7 @@ impl<N: Network> Driver<N> {
             0 => Some(&self.socket),
             beside => self.ports.get(usize::from(beside) - 1),
         };
-        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes)) {
+        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes, dont_fragment)) {
             self.drops[DropReason::WanError as usize] += 1;
             tracing::debug!(%remote, %error, "sending a message of the protocol");
         }

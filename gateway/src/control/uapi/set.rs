@@ -60,6 +60,7 @@ fn apply_peer(endpoint: &mut Endpoint, set: PeerSet, now: Instant) -> Result<Opt
         replace_allowed_ips: set.replace_allowed_ips,
         allowed_ips_add,
         allowed_ips_remove,
+        direct: None,
     };
     endpoint.update_peer(peer, update, now);
     Ok(Some(peer))

@@ -228,7 +228,7 @@ impl Gateway {
             Event::HandshakeGivenUp { peer } | Event::PeerRemoved { peer } => {
                 self.link.commands.push(Command::Abandon(peer)).expect("room for a command");
             }
-            Event::HandshakeRetried { .. } => {}
+            _ => {}
         }
     }
 
