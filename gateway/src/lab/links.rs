@@ -3,7 +3,7 @@
 //! Enters: namespaces, names, addresses. Leaves: veth pairs that are up, addresses, routes. Never does: touch the namespace of
 //! the calling thread; each piece of work runs in a thread inside.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;
 
 use anyhow::Context as _;
@@ -12,9 +12,15 @@ use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags};
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourState;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteMetric, RouteType};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, LinkWireguard, RouteMessageBuilder};
 
 use super::namespace::Namespace;
+
+/// The kernel's number of the routing table that it looks into (linux/rtnetlink.h).
+const MAIN_TABLE: u32 = 254;
+/// The kernel's number of a route's metric (linux/rtnetlink.h).
+const RTAX_MTU: u32 = 2;
 
 /// An interface inside a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +94,19 @@ pub fn up(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
     })
 }
 
+/// Sets an interface down; the other end of a veth pair loses its carrier.
+///
+/// # Errors
+/// No such interface, or what the kernel said.
+pub fn down(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    netlink(namespace, move |handle| async move {
+        let index = find(&handle, &name).await?.header.index;
+        let message = LinkUnspec::new_with_index(index).down().build();
+        handle.link().set(message).execute().await.with_context(|| format!("interface {name} cannot be set down"))
+    })
+}
+
 /// Gives an interface an address. Nobody else can have it, so an IPv6 address is usable at once.
 ///
 /// # Errors
@@ -104,6 +123,37 @@ pub fn address(namespace: &Namespace, name: &str, address: IpAddr, prefix: u8) -
     })
 }
 
+/// Takes an address from an interface.
+///
+/// # Errors
+/// No such address, or what the kernel said.
+pub fn remove_address(namespace: &Namespace, name: &str, address: IpAddr) -> anyhow::Result<()> {
+    let name = name.to_owned();
+    netlink(namespace, move |handle| async move {
+        let index = find(&handle, &name).await?.header.index;
+        let mut found = handle.address().get().set_link_index_filter(index).set_address_filter(address).execute();
+        let message = found.try_next().await?.with_context(|| format!("{name} has no address {address}"))?;
+        handle.address().del(message).execute().await.with_context(|| format!("address {address} cannot be removed"))
+    })
+}
+
+/// Adds a default route by way of a neighbour's address; of several the one with the least metric is used.
+///
+/// # Errors
+/// What the kernel said.
+pub fn default_route(namespace: &Namespace, via: IpAddr, metric: u32) -> anyhow::Result<()> {
+    netlink(namespace, move |handle| async move {
+        let everywhere: IpAddr = if via.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let message = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(everywhere, 0)?
+            .gateway(via)?
+            .priority(metric)
+            .build();
+        let request = handle.route().add(message);
+        request.execute().await.with_context(|| format!("the default route via {via} cannot be added"))
+    })
+}
+
 /// Adds a route by way of a neighbour's address.
 ///
 /// # Errors
@@ -116,6 +166,35 @@ pub fn route(namespace: &Namespace, destination: IpNet, via: IpAddr) -> anyhow::
             .build();
         let request = handle.route().add(message);
         request.execute().await.with_context(|| format!("the route to {destination} cannot be added"))
+    })
+}
+
+/// Gives every route of the main table this MTU, which a router then holds packets to that it forwards.
+///
+/// # Errors
+/// What the kernel said.
+pub fn lock_route_mtus(namespace: &Namespace, mtu: u32) -> anyhow::Result<()> {
+    netlink(namespace, move |handle| async move {
+        let families = [
+            RouteMessageBuilder::<Ipv4Addr>::new().table_id(MAIN_TABLE).build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().table_id(MAIN_TABLE).build(),
+        ];
+        for family in families {
+            let routes: Vec<RouteMessage> = handle.route().get(family).execute().try_collect().await?;
+            let unicast = |route: &RouteMessage| {
+                route.header.table == MAIN_TABLE as u8 && route.header.kind == RouteType::Unicast
+            };
+            for mut route in routes.into_iter().filter(unicast) {
+                route.attributes.retain(|attribute| {
+                    !matches!(attribute, RouteAttribute::Metrics(_) | RouteAttribute::CacheInfo(_))
+                });
+                route
+                    .attributes
+                    .push(RouteAttribute::Metrics(vec![RouteMetric::Lock(1 << RTAX_MTU), RouteMetric::Mtu(mtu)]));
+                handle.route().add(route).replace().execute().await.context("a route's MTU cannot be set")?;
+            }
+        }
+        Ok(())
     })
 }
 

@@ -2,14 +2,16 @@
 //!
 //! 1. [`namespace`]: namespaces with names, gone when they are dropped.
 //! 2. [`links`]: veth pairs, addresses, routes and settings inside them.
-//! 3. [`tcp`]: streams between two of them.
-//! 4. [`stop`]: how a person ends all of it early.
+//! 3. [`nat`]: an internet, and sites behind routers with every kind of NAT.
+//! 4. [`tcp`]: streams between two of them.
+//! 5. [`stop`]: how a person ends all of it early.
 //!
 //! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an address or a
 //! route of the namespace that it was called from, or wait without an end.
 
 pub mod links;
 pub mod namespace;
+pub mod nat;
 pub mod stop;
 pub mod tcp;
 

@@ -12,6 +12,7 @@ mod laboratory;
 mod lifecycle;
 mod metrics;
 mod movement;
+mod nat_lab;
 mod operation;
 mod pairs;
 mod rings;

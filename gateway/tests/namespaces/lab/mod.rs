@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
+use landbridge::lab::nat::Internet;
+
 pub(crate) use command::{Output, run, try_run};
 pub(crate) use flows::Flows;
 pub(crate) use gateway::{Gateway, Keys, Outside, Peer, Program, Wan, available, connected, landbridge};
@@ -80,6 +82,19 @@ impl Lab {
         let namespace = Namespace::create(name, Arc::downgrade(&self.inner));
         self.inner.namespaces.lock().expect("no test thread panics inside").push(namespace.clone());
         namespace
+    }
+
+    /// An internet of the library's laboratory. What is made on it goes with it, and it has to be dropped before the test ends.
+    #[track_caller]
+    pub(crate) fn internet(&self) -> Internet {
+        // The sweep of later runs finds the process by the first number.
+        let prefix = format!("{PREFIX}{}-{}", std::process::id(), self.inner.number);
+        Internet::new(&prefix).expect("an internet")
+    }
+
+    /// A namespace of the library's laboratory, for gateways and programs of the test.
+    pub(crate) fn adopt(&self, namespace: &landbridge::lab::namespace::Namespace) -> Namespace {
+        Namespace::adopted(namespace.name().to_owned(), Arc::downgrade(&self.inner))
     }
 
     /// A name for a tunnel interface that no other test uses, as control sockets are found by it.

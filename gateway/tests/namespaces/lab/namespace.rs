@@ -37,6 +37,11 @@ impl Namespace {
         namespace
     }
 
+    /// One that somebody else has made and takes away.
+    pub(super) const fn adopted(name: String, lab: Weak<Inner>) -> Self {
+        Self { name, lab }
+    }
+
     /// Its name, as `ip netns` has it.
     pub(crate) fn name(&self) -> &str {
         &self.name
