@@ -25,7 +25,7 @@ use landbridge::datapath::tables::Table;
 use landbridge::datapath::wan_xdp::packet_len_max;
 use landbridge::settings::XdpMode;
 use landbridge::steer::{self, LanInterface, Steer};
-use landbridge_proto::Prefixes;
+use landbridge_proto::{DropReason, Prefixes};
 use landbridge_xsk::{Burst, Memory, MemoryConfig, Pool, Xsk, XskConfig};
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -376,6 +376,39 @@ fn rings_that_are_taken_away_give_every_frame_back_and_leave_packets_to_the_kern
         assert!(!side.lan.has_rings());
         assert_eq!(side.send(&table, &[packet("10.2.0.9", "10.1.0.5", 64, 60)]), 1);
         assert_eq!(side.pool.free(), side.pool.total());
+        side.close();
+    });
+}
+
+#[test]
+fn a_ring_whose_wire_is_down_fills_refuses_the_rest_and_goes_on_when_it_is_up() {
+    in_namespace(|| {
+        let far = Far::wired();
+        let mut side = Side::new(false, None);
+        let table = table(None, 1500);
+        let packets = |count: usize| vec![packet("10.2.0.7", "10.1.0.5", 64, 100); count];
+        sh("ip link set lan down");
+        let mut burst = Burst::new();
+        for packet in packets(600) {
+            let mut frame = side.pool.take_for(packet.len()).unwrap();
+            frame.append(packet.len()).unwrap().copy_from_slice(&packet);
+            burst.push(frame);
+            side.lan.transmit(&mut side.pool, &mut burst, &table, &side.stats).unwrap();
+            assert!(burst.is_empty(), "the side took it");
+        }
+        assert!(side.lan.flush(&mut side.pool, &side.stats).is_err(), "a ring that cannot send says so");
+        assert_eq!((side.counter("lan_xdp_tx_packets"), side.stats.dropped(DropReason::LanFull)), (256, 344));
+        sh("ip link set lan up");
+        let limit = Instant::now() + Duration::from_secs(5);
+        while side.lan.flush(&mut side.pool, &side.stats).is_err() {
+            assert!(Instant::now() < limit, "the ring sends again");
+            thread::sleep(Duration::from_millis(10));
+        }
+        let forwarded = |frames: Vec<Vec<u8>>| frames.iter().filter(|frame| frame[12..14] == [8, 0]).count();
+        assert_eq!(forwarded(far.frames()), 256);
+        assert_eq!(side.send(&table, &packets(10)), 0);
+        assert_eq!(forwarded(far.frames()), 10);
+        assert_eq!((side.counter("lan_xdp_tx_packets"), side.stats.dropped(DropReason::LanFull)), (266, 344));
         side.close();
     });
 }

@@ -46,14 +46,15 @@ impl Holder {
             true => self.joiner.join_rest(&mut self.held, self.known, offloads, write),
             false => self.joiner.join_complete(&mut self.held, self.known, offloads, write),
         };
-        let mut left: ArrayVec<Frame, PACKETS> = ArrayVec::new();
-        for (i, frame) in self.held.drain(..).enumerate() {
-            match self.joiner.leaves(i) {
-                true => left.push(frame),
-                false => pool.put(frame),
+        // Those that are left move to the front, in their order.
+        self.known = 0;
+        for i in 0..self.held.len() {
+            if self.joiner.leaves(i) {
+                self.held.swap(self.known, i);
+                self.known += 1;
             }
         }
-        (self.known, self.held) = (left.len(), left);
+        self.held.drain(self.known..).for_each(|frame| pool.put(frame));
         joined
     }
 

@@ -6,6 +6,7 @@ mod channel;
 mod failing;
 mod gateways;
 mod narrow;
+mod starving;
 mod stealing;
 mod traffic;
 mod waiting;
