@@ -201,6 +201,7 @@ impl Gateway {
             uapi: Some(uapi),
             rings: open::places(settings, &choices, &lanes, crew.busy),
             mtu_follows: settings.mtu.is_none() && options.mode == RunMode::Up,
+            nat: settings.nat.clone(),
         };
         let control = Control::new(parts).context("cannot start the control task")?;
         let routing = Routing::default();
@@ -222,6 +223,7 @@ impl Gateway {
             self.control.driver().doubt_paths();
             hooks::run("PostUp", &settings.hooks.post_up, &settings.interface)?;
         }
+        self.control.begin_candidates();
         if let Some(user) = &settings.user {
             privileges::become_user(user, self.choices.have_rings())?;
         }

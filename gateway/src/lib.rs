@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod gateway;
 pub mod hangup;
 pub mod lab;
+pub mod nat;
 pub mod settings;
 pub mod sizes;
 pub mod status;

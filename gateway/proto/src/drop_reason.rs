@@ -81,6 +81,8 @@ drop_reasons! {
     ChannelStale => "channel_stale",
     /// A message of the control channel that names a place which is never tried: a group, ourselves, or into the tunnel.
     CandidateRefused => "candidate_refused",
+    /// A STUN message that answers nothing that was asked, or not from the server that was.
+    StunUnexpected => "stun_unexpected",
     /// No peer has the inner destination in its allowed IPs.
     NoRoute => "no_route",
     /// The peer has no endpoint yet.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use anyhow::Context as _;
-use landbridge_proto::PeerConfig;
+use landbridge_proto::{NatConfig, PeerConfig, PeerId};
 
 use super::names::{self, Resolved};
 use super::netlink::routes::RouteQuery;
@@ -28,6 +28,10 @@ impl Control {
         if let Some(key) = &settings.private_key {
             endpoint.set_private_key(Some(*key.0), now);
         }
+        let nat = &settings.nat;
+        let present = endpoint.nat_config();
+        let config = NatConfig { direct: nat.direct, introduces: nat.introduce, spray: nat.spray, ..present };
+        endpoint.set_nat_config(now, config);
         for peer in &settings.peers {
             let literal = peer
                 .endpoint
@@ -39,7 +43,7 @@ impl Control {
                 allowed_ips: peer.allowed_ips.clone(),
                 persistent_keepalive: peer.persistent_keepalive,
                 without_channel: !peer.extensions,
-                direct: None,
+                direct: peer.direct,
             };
             let id = self.driver.endpoint.add_peer(peer.public_key.0, config, now).with_context(|| {
                 format!("peer {}: its key is our own, or there are too many peers", peer.public_key)
@@ -122,6 +126,7 @@ impl Control {
         // Out of the reactor before its descriptor is closed.
         drop(std::mem::replace(&mut self.datagrams, datagrams));
         self.driver.set_socket(sockets.control);
+        self.driver.outlook.set_port(port, Instant::now());
         if let Some(steer) = &mut self.driver.steer {
             steer.set_port(port)?;
         }
@@ -138,14 +143,14 @@ impl Control {
     }
 
     /// An endpoint's name was resolved.
-    pub(super) fn take_name(&mut self, resolved: &Resolved) {
+    pub(super) fn take_name(&mut self, resolved: &Resolved<PeerId>) {
         let now = Instant::now();
         self.names.note(resolved, now);
         self.tick_due = now;
-        if self.driver.peer(resolved.peer).is_none_or(|state| state.host.is_none()) {
+        if self.driver.peer(resolved.who).is_none_or(|state| state.host.is_none()) {
             return;
         }
-        let present = self.driver.endpoint.peer(resolved.peer).and_then(|view| view.endpoint);
+        let present = self.driver.endpoint.peer(resolved.who).and_then(|view| view.endpoint);
         let Self { driver, .. } = self;
         let mark = driver.ground.mark;
         let usable: Vec<_> = resolved
@@ -159,10 +164,10 @@ impl Control {
             .collect();
         let chosen = names::choose(&resolved.addresses, present, |address| usable.contains(&address));
         if let Some(remote) = chosen.filter(|remote| Some(*remote) != present) {
-            tracing::info!(peer = resolved.peer.slot, "the endpoint's name is resolved to another address than before");
+            tracing::info!(peer = resolved.who.slot, "the endpoint's name is resolved to another address than before");
             let update = landbridge_proto::PeerUpdate { endpoint: Some(remote), ..Default::default() };
-            driver.endpoint.update_peer(resolved.peer, update, now);
-            driver.locate(resolved.peer, remote, None);
+            driver.endpoint.update_peer(resolved.who, update, now);
+            driver.locate(resolved.who, remote, None);
         }
     }
 }

@@ -21,8 +21,11 @@ use landbridge_proto::{DropReason, Endpoint, PeerId, ReceiverIndex, WallClock};
 use super::paths::{Ground, Network, Way};
 use super::sockets::{ControlSocket, Received};
 use crate::datapath::lan_table::LanTable;
-use crate::datapath::report::{Command, Link, Report};
+use crate::datapath::report::{Command, ControlDatagram, Link, Report};
 use crate::datapath::tables::{PeerEntry, Published, Tables};
+use crate::nat::outlook::Outlook;
+use crate::nat::stun;
+use crate::nat::survey::TUNNEL;
 use crate::settings::EndpointName;
 use crate::steer::Steer;
 
@@ -65,6 +68,8 @@ pub struct Driver<N> {
     pub socket: ControlSocket,
     /// The sockets of further source ports, in their order.
     pub ports: Vec<ControlSocket>,
+    /// What STUN servers say of us.
+    pub outlook: Outlook,
     /// The steering program, with XDP.
     pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
@@ -92,12 +97,14 @@ impl<N: Network> Driver<N> {
     pub fn new(endpoint: Endpoint, network: N, ground: Ground, socket: ControlSocket, published: Published) -> Self {
         let mut tables = Tables::clone(&published.load());
         tables.listen_port = socket.port();
+        let outlook = Outlook::new(socket.port());
         Self {
             endpoint,
             network,
             ground,
             socket,
             ports: Vec::new(),
+            outlook,
             steer: None,
             drops: [0; DropReason::COUNT],
             wan_failed: None,
@@ -194,13 +201,15 @@ impl<N: Network> Driver<N> {
 
     /// [`Driver::receive`] from the source port at a place.
     pub(super) fn receive_at(&mut self, slot: usize, now: Instant, limit: usize) -> bool {
-        let Self { endpoint, socket, ports, lanes, drops, .. } = self;
+        let Self { endpoint, outlook, socket, ports, lanes, drops, .. } = self;
         let Some(socket) = std::iter::once(socket).chain(ports).nth(slot) else { return false };
         for _ in 0..limit {
             let wall = WallClock(SystemTime::now());
             let result = socket.receive(|Received { remote, local, bytes }| {
                 let outcome = if bytes.first() == Some(&TRANSPORT_DATA) {
                     to_lane(lanes, remote, local, bytes)
+                } else if stun::is_stun(bytes) {
+                    outlook.client.handle_datagram(now, slot as u8, remote, local, bytes)
                 } else {
                     endpoint.handle_datagram(now, wall, remote, local, bytes)
                 };
@@ -247,8 +256,12 @@ impl<N: Network> Driver<N> {
             Report::Active(peer) => self.endpoint.handle_active(now, peer),
             Report::Datagram(datagram) => {
                 let wall = WallClock(SystemTime::now());
-                let outcome =
-                    self.endpoint.handle_datagram(now, wall, datagram.remote, datagram.local, &datagram.bytes);
+                let ControlDatagram { remote, local, bytes, .. } = datagram;
+                let outcome = if stun::is_stun(&bytes) {
+                    self.outlook.client.handle_datagram(now, TUNNEL, remote, local, &bytes)
+                } else {
+                    self.endpoint.handle_datagram(now, wall, remote, local, &bytes)
+                };
                 if let Err(reason) = outcome {
                     self.drops[reason as usize] += 1;
                 }

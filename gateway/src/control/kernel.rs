@@ -5,9 +5,11 @@ use std::io;
 use std::net::IpAddr;
 
 use super::netlink::Netlink;
+use super::netlink::addresses::Address;
 use super::netlink::links::Link;
 use super::netlink::routes::{Route, RouteQuery};
 use super::paths::Network;
+use crate::nat::hosts;
 
 /// The kernel's routes and neighbours, and its interfaces as last heard of.
 #[derive(Debug)]
@@ -17,6 +19,7 @@ pub struct Kernel {
     links: HashMap<u32, Link>,
     /// The interface of each address.
     homes: HashMap<IpAddr, u32>,
+    addresses: Vec<Address>,
 }
 
 impl Kernel {
@@ -25,7 +28,7 @@ impl Kernel {
     /// # Errors
     /// What the kernel said.
     pub fn new(netlink: Netlink) -> io::Result<Self> {
-        let mut kernel = Self { netlink, links: HashMap::new(), homes: HashMap::new() };
+        let mut kernel = Self { netlink, links: HashMap::new(), homes: HashMap::new(), addresses: Vec::new() };
         kernel.read_links()?;
         Ok(kernel)
     }
@@ -44,8 +47,15 @@ impl Kernel {
     /// # Errors
     /// What the kernel said.
     pub fn read_addresses(&mut self) -> io::Result<BTreeSet<IpAddr>> {
-        self.homes = self.netlink.addresses()?.into_iter().map(|found| (found.address, found.if_index)).collect();
+        self.addresses = self.netlink.addresses()?;
+        self.homes = self.addresses.iter().map(|found| (found.address, found.if_index)).collect();
         Ok(self.homes.keys().copied().collect())
+    }
+
+    /// The addresses at which others may reach this host, as last read; not those of the tunnel interface.
+    #[must_use]
+    pub fn hosts(&self, tunnel: Option<u32>, uplinks: &[u32]) -> Vec<IpAddr> {
+        hosts::choose(&self.addresses, |index| self.links.get(&index), tunnel, uplinks)
     }
 
     /// All interfaces as last heard of.

@@ -8,6 +8,7 @@
 //! Enters: all of the above. Leaves: snapshots, commands, datagrams, answers. Never does: wait for a peer, a name server
 //! or a client, or touch transport data.
 
+mod candidates;
 pub mod crypto;
 pub mod driver;
 pub mod follow;
@@ -41,13 +42,15 @@ use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant, SystemTime};
 
-use landbridge_proto::WallClock;
+use landbridge_proto::{PeerId, WallClock};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use crate::datapath::report::Waker;
+use crate::settings::NatSettings;
+use candidates::Candidates;
 use driver::{Driver, End};
 use follow::Following;
 use kernel::Kernel;
@@ -106,6 +109,8 @@ pub struct Parts {
     pub rings: Rings,
     /// Whether the tunnel's MTU follows the ways to the peers.
     pub mtu_follows: bool,
+    /// How peers behind NATs are found.
+    pub nat: NatSettings,
 }
 
 /// The control task.
@@ -121,8 +126,11 @@ pub struct Control {
     rings: Rings,
     following: Following,
     mtu_follows: bool,
-    names: Names,
-    resolved: mpsc::Receiver<Resolved>,
+    candidates: Candidates,
+    /// Addresses of STUN servers.
+    servers: mpsc::Receiver<Resolved<usize>>,
+    names: Names<PeerId>,
+    resolved: mpsc::Receiver<Resolved<PeerId>>,
     queries: mpsc::Receiver<Query>,
     ask: mpsc::Sender<Query>,
     /// The control socket's readiness; the socket itself is the driver's.
@@ -154,6 +162,7 @@ impl Control {
     pub fn new(parts: Parts) -> io::Result<Self> {
         let now = Instant::now();
         let (names, resolved) = Names::new();
+        let (candidates, servers) = Candidates::new(parts.nat);
         let (ask, queries) = mpsc::channel(QUERIES);
         let datagrams = watch(parts.driver.socket.second_handle()?)?;
         let source_ports = source_ports::watch(&parts.driver.ports)?.map(watch).transpose()?;
@@ -168,6 +177,8 @@ impl Control {
             rings: parts.rings,
             following: Following::default(),
             mtu_follows: parts.mtu_follows,
+            candidates,
+            servers,
             names,
             resolved,
             queries,
@@ -230,6 +241,13 @@ impl Control {
                         guard.clear_ready();
                     }
                 }
+                ready = readable(self.candidates.fresh()) => {
+                    if let Ok(mut guard) = ready {
+                        // Another round comes when more waits: readiness is asked of the kernel again.
+                        guard.clear_ready();
+                    }
+                    self.receive_fresh(Instant::now());
+                }
                 ready = self.waker.readable() => {
                     if let Ok(mut guard) = ready {
                         guard.get_inner().clear();
@@ -246,6 +264,7 @@ impl Control {
                 }
                 Some(query) = self.queries.recv() => self.answer(query),
                 Some(resolved) = self.resolved.recv() => self.take_name(&resolved),
+                Some(resolved) = self.servers.recv() => self.take_server(&resolved),
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             if let Some(end) = self.run_due() {
@@ -259,7 +278,8 @@ impl Control {
             return Instant::now();
         }
         let due = self.tick_due.min(self.tunnel_due).min(self.refresh_due);
-        [self.news_due, self.announce_due, self.following.due(), self.driver.endpoint.poll_timeout()]
+        let outlook = self.driver.outlook.poll_timeout();
+        [self.news_due, self.announce_due, self.following.due(), outlook, self.driver.endpoint.poll_timeout()]
             .into_iter()
             .flatten()
             .fold(due, Instant::min)
@@ -297,6 +317,7 @@ impl Control {
         if let Some(error) = self.driver.lan_failed.take() {
             self.doubt_rings(true, &error, now);
         }
+        self.run_candidates(now);
         self.follow_lan(now);
         if self.tunnel_due <= now
             && let Some(end) = self.look_at_tunnel(now)
@@ -327,7 +348,7 @@ impl Control {
                 names.want(peer, host, now);
             }
         }
-        if let Some(due) = names.run(now) {
+        for due in [names.run(now), self.candidates.run_names(now)].into_iter().flatten() {
             self.tick_due = self.tick_due.min(due);
         }
         self.look_at_rings(now);

@@ -1,13 +1,12 @@
-//! Host names of endpoints, resolved beside the control task.
+//! Host names of endpoints and servers, resolved beside the control task.
 //!
-//! Enters: a peer and its host name. Leaves: its addresses, later. Never does: hold up the control task; the system's
-//! resolver may take half a minute, so each name gets a thread, of which there are few at once.
+//! Enters: who wants a host name (a peer, a server), and the name. Leaves: its addresses, later. Never does: hold up the
+//! control task; the system's resolver may take half a minute, so each name gets a thread, of which there are few at once.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
-use landbridge_proto::PeerId;
 use tokio::sync::mpsc;
 
 use crate::settings::EndpointName;
@@ -23,19 +22,19 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// An answer.
 #[derive(Debug)]
-pub struct Resolved {
-    /// The peer.
-    pub peer: PeerId,
+pub struct Resolved<K> {
+    /// Who wanted it.
+    pub who: K,
     /// Its addresses; empty when the name could not be resolved.
     pub addresses: Vec<SocketAddr>,
 }
 
 /// Names that wait, and those under way.
 #[derive(Debug)]
-pub struct Names {
-    waiting: BTreeMap<PeerId, Waiting>,
+pub struct Names<K> {
+    waiting: BTreeMap<K, Waiting>,
     running: usize,
-    answers: mpsc::Sender<Resolved>,
+    answers: mpsc::Sender<Resolved<K>>,
 }
 
 #[derive(Debug)]
@@ -48,17 +47,17 @@ struct Waiting {
     done: bool,
 }
 
-impl Names {
+impl<K: Ord + Copy + Send + 'static> Names<K> {
     /// Nothing to resolve; the receiver gets the answers.
     #[must_use]
-    pub fn new() -> (Self, mpsc::Receiver<Resolved>) {
+    pub fn new() -> (Self, mpsc::Receiver<Resolved<K>>) {
         let (answers, receiver) = mpsc::channel(AT_ONCE);
         (Self { waiting: BTreeMap::new(), running: 0, answers }, receiver)
     }
 
     /// Wants a peer's name resolved, unless that was done a moment ago.
-    pub fn want(&mut self, peer: PeerId, host: EndpointName, now: Instant) {
-        let entry = self.waiting.entry(peer).or_insert(Waiting {
+    pub fn want(&mut self, who: K, host: EndpointName, now: Instant) {
+        let entry = self.waiting.entry(who).or_insert(Waiting {
             host: host.clone(),
             due: now,
             wait: WAIT_MIN,
@@ -74,14 +73,14 @@ impl Names {
 
     /// Starts what is due. Returns when to call again.
     pub fn run(&mut self, now: Instant) -> Option<Instant> {
-        for (peer, entry) in &mut self.waiting {
+        for (who, entry) in &mut self.waiting {
             if self.running == AT_ONCE {
                 break;
             }
             if !entry.running
                 && !entry.done
                 && entry.due <= now
-                && start(*peer, entry.host.clone(), self.answers.clone())
+                && start(*who, entry.host.clone(), self.answers.clone())
             {
                 entry.running = true;
                 self.running += 1;
@@ -95,16 +94,12 @@ impl Names {
     }
 
     /// Takes note of an answer. A failure is tried again, later and later.
-    pub fn note(&mut self, resolved: &Resolved, now: Instant) {
+    pub fn note(&mut self, resolved: &Resolved<K>, now: Instant) {
         self.running = self.running.saturating_sub(1);
-        let Some(entry) = self.waiting.get_mut(&resolved.peer) else { return };
+        let Some(entry) = self.waiting.get_mut(&resolved.who) else { return };
         entry.running = false;
         if resolved.addresses.is_empty() {
-            tracing::warn!(
-                host = entry.host.host,
-                retry_seconds = entry.wait.as_secs(),
-                "the endpoint's name cannot be resolved"
-            );
+            tracing::warn!(host = entry.host.host, retry_seconds = entry.wait.as_secs(), "a name cannot be resolved");
             entry.due = now + entry.wait;
             entry.wait = (entry.wait * 2).min(WAIT_MAX);
         } else {
@@ -115,19 +110,19 @@ impl Names {
     }
 
     /// Forgets peers that are gone.
-    pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) {
-        self.waiting.retain(|peer, _| keep(*peer));
+    pub fn retain(&mut self, keep: impl Fn(K) -> bool) {
+        self.waiting.retain(|who, _| keep(*who));
     }
 }
 
-fn start(peer: PeerId, host: EndpointName, answers: mpsc::Sender<Resolved>) -> bool {
+fn start<K: Send + 'static>(who: K, host: EndpointName, answers: mpsc::Sender<Resolved<K>>) -> bool {
     std::thread::Builder::new()
         .name("resolver".to_owned())
         .spawn(move || {
             let addresses =
                 (host.host.as_str(), host.port).to_socket_addrs().map(Iterator::collect).unwrap_or_default();
             // The gateway may have ended in the meantime.
-            let _ = answers.blocking_send(Resolved { peer, addresses });
+            let _ = answers.blocking_send(Resolved { who, addresses });
         })
         .is_ok()
 }
@@ -147,6 +142,8 @@ pub fn choose(
 
 #[cfg(test)]
 mod tests {
+    use landbridge_proto::PeerId;
+
     use super::*;
 
     fn addresses() -> Vec<SocketAddr> {
@@ -176,7 +173,7 @@ mod tests {
             let entry = names.waiting.get_mut(&peer).expect("it waits");
             entry.running = true;
             names.running = 1;
-            names.note(&Resolved { peer, addresses: Vec::new() }, now);
+            names.note(&Resolved { who: peer, addresses: Vec::new() }, now);
             waits.push((names.waiting[&peer].due - now).as_secs());
         }
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);

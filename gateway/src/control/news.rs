@@ -34,6 +34,7 @@ impl Control {
         self.following.doubt(news, now);
         if news.links || news.addresses || news.routes {
             self.driver.doubt_paths();
+            self.doubt_candidates(now);
         } else {
             self.driver.doubt_next_hops();
         }

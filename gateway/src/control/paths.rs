@@ -223,7 +223,17 @@ mod tests {
 
     fn link(index: u32, mtu: u32, vlan: Option<Vlan>) -> Link {
         let mac = Some([2, 0, 0, 0, 1, u8::try_from(index).expect("small")]);
-        Link { index, name: format!("if{index}"), mtu, mac, up: true, host_wide: false, rx_queues: 1, vlan }
+        Link {
+            index,
+            name: format!("if{index}"),
+            mtu,
+            mac,
+            up: true,
+            carrier: true,
+            host_wide: false,
+            rx_queues: 1,
+            vlan,
+        }
     }
 
     fn lab() -> Lab {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 
 use super::{Netlink, family};
 
@@ -17,6 +17,10 @@ pub struct Address {
     pub if_index: u32,
     /// The address.
     pub address: IpAddr,
+    /// Of IPv6: made up for a while, for privacy (RFC 8981).
+    pub temporary: bool,
+    /// Not to be used for anything that begins: deprecated, or not (yet) known to be nobody else's.
+    pub waning: bool,
 }
 
 impl Netlink {
@@ -54,12 +58,22 @@ impl Netlink {
 fn read(message: &AddressMessage) -> Option<Address> {
     let mut local = None;
     let mut other = None;
+    let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => other = Some(*address),
+            AddressAttribute::Flags(all) => flags = *all,
             _ => {}
         }
     }
-    Some(Address { if_index: message.header.index, address: local.or(other)? })
+    let address = local.or(other)?;
+    let unusable = AddressFlags::Deprecated | AddressFlags::Dadfailed | AddressFlags::Tentative;
+    Some(Address {
+        if_index: message.header.index,
+        address,
+        // The kernel gives IFA_F_TEMPORARY the number that is IFA_F_SECONDARY with IPv4.
+        temporary: address.is_ipv6() && flags.contains(AddressFlags::Secondary),
+        waning: flags.intersects(unusable),
+    })
 }

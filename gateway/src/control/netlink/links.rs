@@ -22,6 +22,8 @@ pub struct Link {
     pub mac: Option<[u8; 6]>,
     /// Administratively up.
     pub up: bool,
+    /// Something is at the other end.
+    pub carrier: bool,
     /// Its addresses are the host's as a whole, whatever interface packets take: loopback and dummies.
     pub host_wide: bool,
     /// Receive queues it was made with.
@@ -126,6 +128,7 @@ fn read(message: &LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         host_wide: is_host_wide(message),
         rx_queues: 1,
         vlan: None,

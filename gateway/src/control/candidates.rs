@@ -1,0 +1,240 @@
+//! Where this gateway may be reached: gathered, followed as it changes, and given to the endpoint.
+//!
+//! 1. STUN servers' names are resolved; surveys ask from the tunnel's own socket, and from a fresh one for their time.
+//! 2. Addresses of interfaces and default routes are read again with news of the kernel; where they changed, what is known
+//!    of NATs is in doubt.
+//! 3. All of it becomes one list for the endpoint, which tells the peers when it changed.
+//!
+//! Enters: settings, news, answers of servers. Leaves: candidates and the kind of NAT. Never does: wait, or send to anybody
+//! but the servers and routers that it is given.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use landbridge_proto::candidate::{Candidate, Nat};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::names::{Names, Resolved};
+use super::netlink::routes::{Route, RouteQuery};
+use super::paths::Network as _;
+use super::sockets::{ControlSocket, Received};
+use super::{Control, watch};
+use crate::nat::gather::{Sources, gather};
+use crate::nat::stun::message::REQUEST_MAX;
+use crate::nat::survey::FRESH;
+use crate::settings::NatSettings;
+
+/// Reads of the fresh socket in one round.
+const READS: usize = 16;
+/// Addresses of one server's name that are asked: two tell as much as all.
+const ADDRESSES_MAX: usize = 4;
+/// Addresses that are nobody's (RFC 5737, RFC 3849): the route to them is that to the internet.
+const ANYWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
+/// Where this gateway may be reached.
+#[derive(Debug)]
+pub(super) struct Candidates {
+    settings: NatSettings,
+    names: Names<usize>,
+    /// The addresses of each configured server.
+    servers: Vec<Vec<SocketAddr>>,
+    fresh: Option<Fresh>,
+    footing: Footing,
+    given: (Vec<Candidate>, Nat),
+}
+
+/// The socket of a survey, and its readiness.
+#[derive(Debug)]
+struct Fresh {
+    /// Out of the reactor before the socket is closed.
+    ready: AsyncFd<OwnedFd>,
+    socket: ControlSocket,
+}
+
+/// What the host's place in the network rests on.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Footing {
+    hosts: Vec<IpAddr>,
+    /// The routes to the internet, of IPv4 and IPv6.
+    routes: [Option<Route>; 2],
+}
+
+impl Candidates {
+    /// Nothing gathered yet; the receiver gets servers' addresses.
+    pub(super) fn new(settings: NatSettings) -> (Self, mpsc::Receiver<Resolved<usize>>) {
+        let (names, resolved) = Names::new();
+        let servers = vec![Vec::new(); settings.stun.len()];
+        let given = (Vec::new(), Nat::default());
+        (Self { settings, names, servers, fresh: None, footing: Footing::default(), given }, resolved)
+    }
+
+    /// Resolves when the fresh socket has something to read.
+    pub(super) fn fresh(&self) -> Option<&AsyncFd<OwnedFd>> {
+        self.fresh.as_ref().map(|fresh| &fresh.ready)
+    }
+
+    /// Starts resolving what is due. Returns when to call again.
+    pub(super) fn run_names(&mut self, now: Instant) -> Option<Instant> {
+        self.names.run(now)
+    }
+}
+
+impl Control {
+    /// Begins to gather: called when the gateway has its addresses and routes.
+    pub fn begin_candidates(&mut self) {
+        let now = Instant::now();
+        let Candidates { settings, names, servers, .. } = &mut self.candidates;
+        for (at, server) in settings.stun.iter().enumerate() {
+            match server.host.parse::<IpAddr>() {
+                Ok(address) => servers[at] = vec![SocketAddr::new(address, server.port)],
+                Err(_) => names.want(at, server.clone(), now),
+            }
+        }
+        self.tick_due = now;
+        if let Err(error) = self.driver.network.read_addresses() {
+            tracing::warn!(%error, "cannot read the addresses of this host");
+        }
+        self.stand_on();
+        self.ask_servers(now);
+        self.give_candidates(now);
+    }
+
+    /// A server's name was resolved.
+    pub(super) fn take_server(&mut self, resolved: &Resolved<usize>) {
+        let now = Instant::now();
+        self.candidates.names.note(resolved, now);
+        self.tick_due = now;
+        if let Some(addresses) = self.candidates.servers.get_mut(resolved.who)
+            && !resolved.addresses.is_empty()
+        {
+            *addresses = resolved.addresses.iter().copied().take(ADDRESSES_MAX).collect();
+            self.ask_servers(now);
+        }
+    }
+
+    fn ask_servers(&mut self, now: Instant) {
+        let servers = self.candidates.servers.concat();
+        self.driver.outlook.set_servers(servers, now);
+    }
+
+    /// Links, addresses or routes may have changed.
+    pub(super) fn doubt_candidates(&mut self, now: Instant) {
+        if self.stand_on() {
+            self.driver.outlook.doubt(now);
+            self.give_candidates(now);
+        }
+    }
+
+    /// Reads what our place rests on. True when it is another one.
+    fn stand_on(&mut self) -> bool {
+        let ground = &self.driver.ground;
+        let (mark, tunnel) = (ground.mark, ground.tunnel);
+        let network = &mut self.driver.network;
+        let routes = ANYWHERE.map(|destination| {
+            let query = RouteQuery { destination, source: None, mark, if_index: None };
+            network.route(&query).ok().filter(|route| Some(route.if_index) != tunnel)
+        });
+        let uplinks: Vec<_> = routes.iter().flatten().map(|route| route.if_index).collect();
+        let footing = Footing { hosts: network.hosts(tunnel, &uplinks), routes };
+        let changed = footing != self.candidates.footing;
+        self.candidates.footing = footing;
+        if changed {
+            tracing::debug!(hosts = self.candidates.footing.hosts.len(), "our place in the network");
+            let own: Vec<_> = self.addresses.iter().copied().collect();
+            self.driver.endpoint.set_own_addresses(&own);
+        }
+        changed
+    }
+
+    /// Reads what came to the fresh socket. True when more may wait.
+    pub(super) fn receive_fresh(&mut self, now: Instant) -> bool {
+        let Some(fresh) = &mut self.candidates.fresh else { return false };
+        let (client, drops) = (&mut self.driver.outlook.client, &mut self.driver.drops);
+        for _ in 0..READS {
+            let result = fresh.socket.receive(|Received { remote, local, bytes }| {
+                if let Err(reason) = crate::nat::stun::take(client, now, FRESH, remote, local, bytes) {
+                    drops[reason as usize] += 1;
+                }
+            });
+            if !matches!(result, Ok(true)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Runs what is due: surveys, their questions, and what follows from the answers.
+    pub(super) fn run_candidates(&mut self, now: Instant) {
+        let outlook = &mut self.driver.outlook;
+        if outlook.is_due(now) {
+            if outlook.wants_fresh() && self.candidates.fresh.is_none() {
+                self.candidates.fresh = fresh(self.fwmark).inspect_err(log_fresh).ok();
+            }
+            outlook.begin(self.candidates.fresh.is_some(), now);
+        }
+        if outlook.poll_timeout().is_some_and(|due| due <= now) {
+            outlook.handle_timeout(now);
+        }
+        let news = outlook.hear(now);
+        self.send_questions(now);
+        if self.candidates.fresh.is_some() && !self.driver.outlook.uses_fresh() {
+            self.candidates.fresh = None;
+        }
+        if news {
+            self.give_candidates(now);
+        }
+    }
+
+    fn send_questions(&mut self, now: Instant) {
+        let mut buffer = [0; REQUEST_MAX];
+        let (outlook, tunnel) = (&mut self.driver.outlook, &self.driver.socket);
+        while let Some((length, query)) = outlook.client.poll_transmit(now, &mut buffer) {
+            let socket = match query.socket {
+                FRESH => self.candidates.fresh.as_ref().map(|fresh| &fresh.socket),
+                _ => Some(tunnel),
+            };
+            if let Some(Err(error)) =
+                socket.map(|socket| socket.send(query.server, query.local, &buffer[..length], false))
+            {
+                tracing::debug!(server = %query.server, %error, "asking a STUN server");
+            }
+        }
+    }
+
+    /// Gives the endpoint what is known, when that changed.
+    pub(super) fn give_candidates(&mut self, now: Instant) {
+        let outlook = &self.driver.outlook;
+        let stun: Vec<_> = [false, true].into_iter().filter_map(|ipv6| outlook.findings(ipv6).mapped()).collect();
+        let sources = Sources {
+            hosts: &self.candidates.footing.hosts,
+            port: self.driver.socket.port(),
+            mapped: &[],
+            stun: &stun,
+            observed: &[],
+        };
+        let given = (gather(sources), outlook.nat(&[]));
+        if given != self.candidates.given {
+            let (candidates, nat) = &given;
+            tracing::debug!(
+                candidates = candidates.len(),
+                mapping = nat.mapping.label(),
+                filtering = nat.filtering.label(),
+                "where we may be reached"
+            );
+            self.driver.endpoint.set_local_candidates(now, candidates, *nat);
+            self.candidates.given = given;
+        }
+    }
+}
+
+fn fresh(mark: Option<u32>) -> anyhow::Result<Fresh> {
+    let socket = ControlSocket::on_free_port(mark)?;
+    Ok(Fresh { ready: watch(socket.second_handle()?)?, socket })
+}
+
+fn log_fresh(error: &anyhow::Error) {
+    tracing::debug!("the kind of NAT is not looked at: {error:#}");
+}
