@@ -83,6 +83,8 @@ drop_reasons! {
     CandidateRefused => "candidate_refused",
     /// A STUN message that answers nothing that was asked, or not from the server that was.
     StunUnexpected => "stun_unexpected",
+    /// A peer wishes to be introduced, or relayed, to more others than its share, or than there is room for.
+    WishRefused => "wish_refused",
     /// No peer has the inner destination in its allowed IPs.
     NoRoute => "no_route",
     /// The peer has no endpoint yet.

@@ -6,8 +6,11 @@
 mod activity;
 mod channel;
 mod configure;
+mod introduce;
 mod paths;
+mod punch;
 mod receive;
+mod relay;
 mod sessions;
 mod timeout;
 mod transmit;
@@ -61,6 +64,8 @@ pub struct Endpoint {
     channel_counters: ChannelCounters,
     /// What is known of our own place.
     place: paths::Place,
+    /// Peers whose place is not known.
+    meeting: introduce::Meeting,
     /// Our address on the control channel, with a key.
     channel_address: Option<Ipv6Addr>,
     /// The wall clock when it was last handed in, for calls that do not hand it in.
@@ -99,6 +104,7 @@ impl Endpoint {
             channel: ChannelConfig::default(),
             channel_counters: ChannelCounters::default(),
             place: paths::Place::default(),
+            meeting: introduce::Meeting::default(),
             channel_address: None,
             wall: None,
         }
@@ -112,7 +118,7 @@ impl Endpoint {
     /// When `handle_timeout` is next due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.timers.next().into_iter().chain(self.meeting.due()).min()
     }
 
     fn note_wall(&mut self, now: Instant, wall: WallClock) {
@@ -146,6 +152,7 @@ impl Endpoint {
         peer.local = local;
         self.events.push_back(Event::EndpointChanged { peer: id, remote, local });
         if moved.is_some_and(|moved| moved != remote) {
+            self.meeting_moved(id);
             self.channel_moved(id, moved.map(|moved| moved.ip()) != Some(remote.ip()));
         }
     }

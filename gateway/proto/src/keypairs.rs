@@ -45,6 +45,11 @@ impl Keypairs {
         Some([std::mem::replace(&mut self.previous, replaced), None, None])
     }
 
+    /// The session of this index.
+    pub(crate) fn find(&self, index: ReceiverIndex) -> Option<&Arc<Session>> {
+        [&self.current, &self.previous, &self.next].into_iter().flatten().find(|session| session.local_index == index)
+    }
+
     /// Ends all sessions.
     pub(crate) fn clear(&mut self) -> Ended {
         [self.next.take(), self.previous.take(), self.current.take()]

@@ -22,6 +22,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod indices;
+mod introduce;
 mod keypairs;
 mod message;
 mod noise;
@@ -30,6 +31,7 @@ mod peer;
 mod peer_table;
 pub mod pending;
 mod rate_limit;
+mod relay;
 pub mod replay;
 pub mod session;
 mod timer;

@@ -15,6 +15,8 @@ use crate::channel::message::Candidates;
 pub(crate) struct Paths {
     /// What the peer said of itself, and in which generation.
     theirs: Option<(u32, Candidates)>,
+    /// What others than the peer say: introducers, and relays (of kind relayed).
+    named: Vec<Candidate>,
 }
 
 impl Paths {
@@ -28,10 +30,15 @@ impl Paths {
         true
     }
 
+    /// Introducers and relays said where the peer may be reached: replaces what they said before.
+    pub(crate) fn set_named(&mut self, candidates: Vec<Candidate>) {
+        self.named = candidates;
+    }
+
     pub(crate) fn view(&self) -> PathsView {
         let state = |candidate: &Candidate| CandidateView { candidate: *candidate, state: CandidateState::Known };
         PathsView {
-            candidates: self.theirs.iter().flat_map(|(_, theirs)| theirs.list.iter().map(state)).collect(),
+            candidates: self.theirs.iter().flat_map(|(_, theirs)| &theirs.list).chain(&self.named).map(state).collect(),
             nat: self.theirs.as_ref().map(|(_, theirs)| theirs.nat).unwrap_or_default(),
             ..PathsView::default()
         }

@@ -92,6 +92,8 @@ pub(crate) struct Peer {
     last_mac1: Option<[u8; MAC_LEN]>,
     pub(crate) last_handshake: Option<SystemTime>,
     pub(crate) handshake_duration: Option<Duration>,
+    /// How long it took last to be answered on the control channel.
+    pub(crate) round_trip: Option<Duration>,
 }
 
 impl Peer {
@@ -117,6 +119,7 @@ impl Peer {
             last_mac1: None,
             last_handshake: None,
             handshake_duration: None,
+            round_trip: None,
         }
     }
 

@@ -17,6 +17,12 @@ pub(crate) enum Timer {
     PersistentKeepalive,
     /// Something of the control channel.
     Channel,
+    /// What the peer is to be told until it answers.
+    Errands,
+    /// Initiations to every place where the peer may be.
+    Punch,
+    /// The session in force comes to its end.
+    Lapse,
     /// Wipe every key.
     ZeroKeys,
 }

@@ -48,6 +48,11 @@ impl Discovery {
         self.known
     }
 
+    /// Whether the peer was asked what it can do and never answered.
+    pub(crate) const fn is_silent(&self) -> bool {
+        self.known.is_none() && self.silent > 0
+    }
+
     pub(crate) const fn due(&self) -> Option<Instant> {
         self.due
     }

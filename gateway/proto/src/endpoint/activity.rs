@@ -65,10 +65,11 @@ impl Endpoint {
         if self.identity.is_none() {
             return;
         }
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        if peer.endpoint.is_none() || peer.attempts.since.is_some() {
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.attempts.since.is_some() || peer.endpoint.is_none() && !self.has_places(id) {
             return;
         }
+        let Some(peer) = self.peers.get_mut(id) else { return };
         peer.attempts.since = Some(now);
         peer.attempts.sent = 0;
         match peer.attempts.last_message.map(|last| last + REKEY_TIMEOUT) {

@@ -92,20 +92,18 @@ impl Endpoint {
                 self.say(id, Said::to_place(Message { request: message.request, body }, remote, local));
                 Ok(())
             }
-            // What nobody asked for is followed by nothing.
-            Body::PathProbeAnswer { .. }
-            | Body::Seek(_)
-            | Body::SeekAnswer
-            | Body::Introduction(_)
-            | Body::IntroductionAnswer
-            | Body::RelayRequest { .. }
-            | Body::RelayRequestAnswer(_)
-            | Body::RelayOffer(_)
-            | Body::RelayOfferAnswer
-            | Body::RelayBind { .. }
-            | Body::RelayBindAnswer { .. }
-            | Body::RelayRelease { .. }
-            | Body::RelayReleaseAnswer => Err(DropReason::ChannelUnexpected),
+            Body::Seek(seek) => self.hear_seek(now, id, message.request, seek),
+            Body::Introduction(introduction) => self.hear_introduction(now, id, message.request, introduction),
+            Body::RelayRequest { key } => self.hear_relay_request(now, id, message.request, key),
+            Body::RelayRequestAnswer(answer) => self.hear_relay_answer(now, id, message.request, answer),
+            Body::RelayOffer(offer) => self.hear_relay_offer(now, id, message.request, offer),
+            Body::RelayBindAnswer { .. } => self.hear_relay_bound(now, id, message.request),
+            Body::RelayRelease { allocation } => self.hear_relay_release(now, id, message.request, allocation),
+            Body::SeekAnswer | Body::IntroductionAnswer | Body::RelayOfferAnswer | Body::RelayReleaseAnswer => {
+                self.hear_done(now, id, message.request)
+            }
+            // What nobody asked for is followed by nothing; binds go to a relay's own port.
+            Body::PathProbeAnswer { .. } | Body::RelayBind { .. } => Err(DropReason::ChannelUnexpected),
         };
         self.arm_channel(id, now);
         outcome
@@ -117,6 +115,7 @@ impl Endpoint {
             self.forget_ports(id, true);
         }
         self.paths_hello(now, id, hello.features, restarted);
+        self.meeting_hello(now, id, hello.features, restarted);
     }
 
     fn hear_probe(

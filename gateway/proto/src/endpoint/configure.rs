@@ -31,6 +31,7 @@ impl Endpoint {
         let ids: Vec<PeerId> = self.peers.ids().collect();
         for &id in &ids {
             self.end_everything(id);
+            self.part(now, id);
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.forget_identity();
                 // Whoever waits reports again with its next packet.
@@ -49,6 +50,7 @@ impl Endpoint {
         }
         for id in ids {
             self.start_persistent_keepalive(id, now);
+            self.look_for(now, id);
         }
     }
 
@@ -75,6 +77,9 @@ impl Endpoint {
             Some(known) => known,
             None => self.peers.add(public_key, |id| Peer::new(id, public_key, Arc::new(PeerShared::new(epoch))))?,
         };
+        if config.without_channel {
+            self.part(now, id);
+        }
         self.switch_channel(id, !config.without_channel);
         let update = PeerUpdate {
             preshared_key: Some(config.preshared_key),
@@ -86,6 +91,7 @@ impl Endpoint {
             direct: Some(config.direct),
         };
         self.update_peer(id, update, now);
+        self.look_for(now, id);
         Some(id)
     }
 
@@ -148,11 +154,12 @@ impl Endpoint {
     }
 
     /// Removes a peer and ends its sessions.
-    pub fn remove_peer(&mut self, id: PeerId, _now: Instant) {
+    pub fn remove_peer(&mut self, id: PeerId, now: Instant) {
         if self.peers.get(id).is_none() {
             return;
         }
         self.end_everything(id);
+        self.part(now, id);
         self.allowed_ips.remove_owner(id);
         self.allowed_ips_version += 1;
         self.peers.remove(id);

@@ -17,7 +17,7 @@ use crate::{DropReason, PeerId};
 pub(super) struct Place {
     pub(super) config: NatConfig,
     /// Addresses of our interfaces, sorted.
-    own: Vec<IpAddr>,
+    pub(super) own: Vec<IpAddr>,
     /// Where we may be reached.
     pub(super) candidates: Candidates,
     /// Grows with every change of them; 0 before the first.
@@ -73,6 +73,7 @@ impl Endpoint {
         for id in ids {
             self.tell_candidates_to(now, id);
         }
+        self.meeting_news(now);
     }
 
     /// Tells a peer that takes part where we may be reached.
@@ -106,6 +107,7 @@ impl Endpoint {
         let is_news = peer.paths.is_none() || restarted;
         if is_news {
             peer.paths = Some(Box::new(Paths::default()));
+            self.name_places(id);
             self.tell_candidates_to(now, id);
         }
     }

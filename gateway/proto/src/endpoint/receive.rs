@@ -22,9 +22,9 @@ use crate::{DropReason, PeerId, ReceiverIndex};
 
 /// Where a datagram came from and to.
 #[derive(Clone, Copy)]
-struct Way {
-    remote: SocketAddr,
-    local: Option<IpAddr>,
+pub(super) struct Way {
+    pub(super) remote: SocketAddr,
+    pub(super) local: Option<IpAddr>,
 }
 
 impl Endpoint {
@@ -55,6 +55,9 @@ impl Endpoint {
     }
 
     fn receive_initiation(&mut self, now: Instant, way: Way, message: &Initiation) -> Result<(), DropReason> {
+        if let Some(outcome) = self.hear_echo(now, way, &message.mac1) {
+            return outcome;
+        }
         self.admit(now, way, message.sender.get(), message.as_bytes())?;
         let identity = self.identity.as_ref().ok_or(DropReason::NoPrivateKey)?;
         let opened =
@@ -72,17 +75,20 @@ impl Endpoint {
         peer.accepted.timestamp = received.timestamp;
         peer.accepted.at = Some(now);
         self.note_received(id, now, INITIATION_LEN);
+        let sender = ReceiverIndex(message.sender.get());
+        let Some(received) = self.hold(id, way, (now, received, sender, message.mac1)) else { return Ok(()) };
         self.move_peer(id, way.remote, way.local);
-        self.respond(id, now, way, received, ReceiverIndex(message.sender.get()))
+        self.respond(id, now, way, received, sender, message.mac1)
     }
 
-    fn respond(
+    pub(super) fn respond(
         &mut self,
         id: PeerId,
         now: Instant,
         way: Way,
         received: Received,
         remote_index: ReceiverIndex,
+        mac1: [u8; MAC_LEN],
     ) -> Result<(), DropReason> {
         let ephemeral = self.ephemeral();
         let local_index = self.indices.allocate(&mut self.rng, id, Use::Session);
@@ -103,6 +109,7 @@ impl Endpoint {
         peer.sign(now, message.as_mut_bytes());
         self.start_session(id, now, Role::Responder, local_index, remote_index, &keys);
         self.note_handshake_sent(id, now, RESPONSE_LEN);
+        self.note_answer(now, id, mac1, local_index, message.as_bytes());
         self.enqueue(Outgoing::datagram(Some(id), way.remote, way.local, message.as_bytes()))
     }
 

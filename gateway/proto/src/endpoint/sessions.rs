@@ -7,7 +7,7 @@ use std::time::Instant;
 use landbridge_aead::Key;
 
 use super::{Endpoint, Event};
-use crate::constants::{SESSION_LIMITS, ZERO_KEYS_AFTER};
+use crate::constants::{REJECT_AFTER_TIME, SESSION_LIMITS, ZERO_KEYS_AFTER};
 use crate::keypairs::Ended;
 use crate::noise::TransportKeys;
 use crate::peer::Watch;
@@ -88,7 +88,12 @@ impl Endpoint {
         peer.watch.renewed_on_receive = false;
         peer.last_handshake = wall;
         peer.shared.take_wants_session();
+        let lapse = peer.sessions.current.as_ref().map(|session| session.created + REJECT_AFTER_TIME);
+        if let Some(lapse) = lapse {
+            self.timers.set(id.slot, Timer::Lapse, lapse);
+        }
         self.channel_session_began(id, now);
+        self.met(now, id);
     }
 
     /// Forgets our own handshake under way.

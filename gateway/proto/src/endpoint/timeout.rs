@@ -11,6 +11,9 @@ impl Endpoint {
     /// Runs what is due.
     pub fn handle_timeout(&mut self, now: Instant, wall: WallClock) {
         self.note_wall(now, wall);
+        if self.meeting.due().is_some_and(|due| due <= now) {
+            self.run_meeting(now);
+        }
         // No timer is set again for the same moment, so this ends.
         while let Some((slot, timer)) = self.timers.pop_due(now) {
             let Some(id) = self.peers.at_slot(slot) else { continue };
@@ -20,6 +23,9 @@ impl Endpoint {
                 Timer::NewHandshake => self.break_silence(id, now),
                 Timer::PersistentKeepalive => self.send_persistent_keepalive(id, now),
                 Timer::Channel => self.run_channel(id, now),
+                Timer::Errands => self.run_errands(id, now),
+                Timer::Punch => self.run_punch(id, now),
+                Timer::Lapse => self.lapsed(now, id),
                 Timer::ZeroKeys => self.wipe_keys(id),
             }
         }
@@ -42,6 +48,7 @@ impl Endpoint {
 
     fn give_up(&mut self, id: PeerId) {
         self.abandon_handshake(id);
+        self.end_punch(id);
         self.timers.stop(id.slot, Timer::PassiveKeepalive);
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.watch.unanswered = None;

@@ -25,6 +25,8 @@ use crate::{DropReason, PeerId};
 pub(super) enum Outgoing {
     /// At most one per peer.
     Initiation(PeerId),
+    /// The initiation of a punch, to one of its places.
+    Punch(PeerId, SocketAddr),
     /// At most one per peer.
     Keepalive(PeerId),
     /// What a peer is to be told on the control channel: its oldest message.
@@ -53,6 +55,7 @@ impl Endpoint {
         loop {
             let transmit = match self.outgoing.pop_front()? {
                 Outgoing::Initiation(peer) => self.write_initiation(peer, now, wall, buffer),
+                Outgoing::Punch(peer, place) => self.write_punch(peer, place, now, wall, buffer),
                 Outgoing::Keepalive(peer) => self.write_keepalive(peer, now, buffer),
                 Outgoing::Channel(peer) => self.write_channel(peer, now, buffer),
                 Outgoing::Datagram { to, bytes } => {
@@ -110,8 +113,31 @@ impl Endpoint {
     fn write_initiation(&mut self, id: PeerId, now: Instant, wall: WallClock, buffer: &mut [u8]) -> Option<Transmit> {
         let peer = self.peers.get_mut(id)?;
         peer.attempts.queued = false;
-        let since = peer.attempts.since?;
-        if peer.endpoint.is_none() || self.identity.is_none() {
+        peer.attempts.since?;
+        let can_seal = peer.can_seal(now);
+        if !can_seal && self.has_places(id) {
+            self.renew_punch(now, id);
+            return None;
+        }
+        let Some(remote) = self.peers.get(id)?.endpoint else {
+            self.abandon_handshake(id);
+            return None;
+        };
+        buffer[..INITIATION_LEN].copy_from_slice(&self.make_initiation(id, now, wall)?);
+        self.note_handshake_sent(id, now, INITIATION_LEN);
+        let local = self.peers.get(id)?.local;
+        Some(Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: INITIATION_LEN })
+    }
+
+    /// Makes the message of a handshake that is wanted, which takes the place of the one before.
+    pub(super) fn make_initiation(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        wall: WallClock,
+    ) -> Option<[u8; INITIATION_LEN]> {
+        let since = self.peers.get(id)?.attempts.since?;
+        if self.identity.is_none() {
             self.abandon_handshake(id);
             return None;
         }
@@ -144,11 +170,7 @@ impl Endpoint {
         if let Some(before) = peer.attempts.in_flight.replace(InFlight { index, state, sent: now }) {
             self.indices.free(before.index);
         }
-        let (remote, local) = (peer.endpoint?, peer.local);
-        let to = Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: INITIATION_LEN };
-        self.note_handshake_sent(id, now, INITIATION_LEN);
-        buffer[..INITIATION_LEN].copy_from_slice(message.as_bytes());
-        Some(to)
+        Some(zerocopy::transmute!(message))
     }
 
     /// Seals nothing with the current session, or begins a handshake when there is none.

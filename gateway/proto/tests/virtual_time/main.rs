@@ -3,6 +3,8 @@
 mod candidates;
 mod flood;
 mod many;
+mod meet;
+mod net;
 mod pair;
 mod ports;
 mod world;

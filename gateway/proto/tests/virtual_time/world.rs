@@ -369,7 +369,7 @@ pub(crate) fn wall(start: Instant, now: Instant) -> WallClock {
 }
 
 /// What a lane does: exactly the two addresses of the session's peers are the channel.
-fn is_channel(packet: &[u8], addresses: (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> bool {
+pub(crate) fn is_channel(packet: &[u8], addresses: (Option<Ipv6Addr>, Option<Ipv6Addr>)) -> bool {
     let (Some(theirs), Some(ours)) = addresses else { return false };
     is_link_local(packet) && packet[8..24] == theirs.octets() && packet[24..40] == ours.octets()
 }

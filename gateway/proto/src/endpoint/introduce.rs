@@ -1,0 +1,398 @@
+//! Links to peers whose place is not known: who is sought, and what introducers are told and tell.
+//!
+//! As a gateway: every peer that speaks the control channel and has no session in force is sought at the introducers that
+//! there is a link to. What an introducer says of a peer is taken only when the peer was sought there, and then leads to
+//! a punch, or to candidates of a link that exists. As an introducer: wishes are noted, and two that wish for each other
+//! are told of each other at the same time, so that both begin to send together.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::RngCore;
+
+use super::Endpoint;
+use super::punch::{Echoes, Punch, Share};
+use super::relay::Relaying;
+use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, refusal};
+use crate::channel::Said;
+use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek};
+use crate::introduce::{DELAY_MAX, Errand, Errands, Registry, Seeker, Wish, delay_for};
+use crate::timer::Timer;
+use crate::{DropReason, PeerId};
+
+/// Without a link to any introducer, peers are tried of which it is not known whether they are one: so many at a time.
+const REACH_MAX: usize = 8;
+/// Between two such attempts; doubled each time.
+const REACH_EVERY: Duration = Duration::from_secs(100);
+const REACH_DOUBLINGS: u32 = 4;
+
+/// What a peer offers to those that it seeks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Offer {
+    generation: u32,
+    candidates: Candidates,
+}
+
+/// What a peer is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Task {
+    /// As an introducer: a peer is sought, or not any more.
+    Seek { sought: PeerId, stop: bool },
+    /// That another peer seeks it, and how long it is to wait.
+    Introduce { other: PeerId, delay_ms: u32 },
+    /// As a relay: a way to a peer is wanted.
+    RelayRequest { sought: PeerId },
+    /// That it has an end of an allocation.
+    RelayOffer { other: PeerId, allocation: u64, port: u16 },
+    /// That an allocation is of no use any more.
+    RelayRelease { allocation: u64 },
+}
+
+/// Everything about peers whose place is not known.
+#[derive(Debug, Default)]
+pub(super) struct Meeting {
+    seeker: Seeker,
+    registry: Registry<Offer>,
+    errands: BTreeMap<PeerId, Errands<Task>>,
+    /// Where peers may be, as introducers said; what is refused of it is left out.
+    pub(super) introduced: BTreeMap<PeerId, Candidates>,
+    pub(super) punches: BTreeMap<PeerId, Punch>,
+    /// Initiations of late, and how often punches are brought about.
+    pub(super) echoes: Echoes,
+    pub(super) share: Share,
+    pub(super) relaying: Relaying,
+    /// When peers are tried that may be introducers, and how often that was done.
+    reach: Option<(Instant, u32)>,
+    due: Option<Instant>,
+}
+
+impl Meeting {
+    /// When [`Endpoint::run_meeting`] has something to do.
+    pub(super) const fn due(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl Endpoint {
+    /// A peer was added, or its session is over: it is sought unless there is no need to.
+    pub(super) fn look_for(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let speaks = peer.channel.as_ref().is_some_and(|channel| !channel.discovery.is_silent());
+        if self.identity.is_none() || !speaks || peer.can_seal(now) {
+            return;
+        }
+        if self.is_direct(id) {
+            self.meeting.seeker.seek(now, id);
+        }
+        self.meeting.relaying.seeker.seek(now, id);
+        self.arm_meeting(now);
+    }
+
+    /// There is a session to seal with.
+    pub(super) fn met(&mut self, now: Instant, id: PeerId) {
+        self.end_punch(id);
+        self.meeting.seeker.found(now, id);
+        let introduced = self.meeting.introduced.contains_key(&id) || self.has_leg(id);
+        if !introduced {
+            // It is where the configuration or its own initiation says: nobody has to stand by.
+            self.meeting.relaying.seeker.found(now, id);
+        }
+        self.run_meeting(now);
+    }
+
+    /// The session in force has come to its end.
+    pub(super) fn lapsed(&mut self, now: Instant, id: PeerId) {
+        if self.peers.get(id).is_some_and(|peer| peer.can_seal(now)) {
+            return;
+        }
+        self.meeting.errands.remove(&id);
+        self.timers.stop(id.slot, Timer::Errands);
+        self.meeting.seeker.closed(now, id);
+        self.meeting.registry.forget(id);
+        self.relay_lapsed(now, id);
+        self.look_for(now, id);
+        self.arm_meeting(now);
+    }
+
+    /// The peer is removed, or its keys are other ones.
+    pub(super) fn part(&mut self, now: Instant, id: PeerId) {
+        self.meeting.seeker.found(now, id);
+        self.meeting.seeker.closed(now, id);
+        self.meeting.registry.forget(id);
+        self.meeting.errands.remove(&id);
+        self.meeting.introduced.remove(&id);
+        self.meeting.share.forget(id);
+        self.end_punch(id);
+        self.relay_part(now, id);
+        self.timers.stop(id.slot, Timer::Errands);
+        self.arm_meeting(now);
+    }
+
+    /// The peer said what it can do.
+    pub(super) fn meeting_hello(&mut self, now: Instant, id: PeerId, features: Features, restarted: bool) {
+        let Some(key) = self.peers.get(id).map(|peer| peer.public_key) else { return };
+        if restarted {
+            // What it was told and what it wished for is forgotten.
+            self.meeting.registry.forget(id);
+            self.relay_lapsed(now, id);
+        }
+        match features.contains(Features::INTRODUCES) {
+            true => self.meeting.seeker.opened(now, id, key),
+            false => self.meeting.seeker.closed(now, id),
+        }
+        match features.contains(Features::RELAYS) {
+            true => self.meeting.relaying.seeker.opened(now, id, key),
+            false => self.meeting.relaying.seeker.closed(now, id),
+        }
+        self.run_meeting(now);
+    }
+
+    /// Where we may be reached is another place.
+    pub(super) fn meeting_news(&mut self, now: Instant) {
+        self.meeting.seeker.news(now);
+        self.meeting.relaying.client.moved(now, None);
+        self.run_meeting(now);
+    }
+
+    /// A peer was heard from another place: its ports as a relay are at another address as well.
+    pub(super) fn meeting_moved(&mut self, id: PeerId) {
+        if self.meeting.relaying.client.legs_by(id).next().is_some() {
+            self.meeting.relaying.relay_moved.push(id);
+            self.meeting.due = Some(self.epoch);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn run_meeting(&mut self, now: Instant) {
+        while let Some(tell) = self.meeting.seeker.run(now) {
+            self.send_errand(now, tell.desk, Task::Seek { sought: tell.sought, stop: tell.stop });
+        }
+        self.run_relaying(now);
+        self.meeting.registry.expire(now);
+        self.reach_out(now);
+        self.arm_meeting(now);
+    }
+
+    pub(super) fn arm_meeting(&mut self, now: Instant) {
+        let meeting = &self.meeting;
+        let reach = self.lacks_desks().then(|| meeting.reach.map_or(now, |(at, _)| at));
+        let due = [meeting.seeker.due(now), meeting.registry.due(), meeting.relaying.due(now), reach];
+        // A moment later, so that what is due once is not due for ever.
+        self.meeting.due = due.into_iter().flatten().min().map(|due| due.max(now + Duration::from_millis(1)));
+    }
+
+    /// Whether peers are sought, and there is nobody to ask. Without candidates of our own nobody could find us either.
+    fn lacks_desks(&self) -> bool {
+        let (seeker, relays) = (&self.meeting.seeker, &self.meeting.relaying.seeker);
+        self.place.generation > 0 && !relays.is_idle() && !seeker.has_desk() && !relays.has_desk()
+    }
+
+    /// Nobody is there to ask for a peer without a place: peers whose place is known may be introducers or relays.
+    fn reach_out(&mut self, now: Instant) {
+        let (due, times) = self.meeting.reach.unwrap_or((now, 0));
+        if due > now || !self.lacks_desks() {
+            return;
+        }
+        self.meeting.reach = Some((now + REACH_EVERY * 2_u32.pow(times.min(REACH_DOUBLINGS)), times + 1));
+        let has_no_place = |id: &PeerId| self.peers.get(*id).is_some_and(|peer| peer.endpoint.is_none());
+        if !self.meeting.relaying.seeker.sought().any(|id| has_no_place(&id)) {
+            return;
+        }
+        let may_introduce = |id: &PeerId| {
+            self.peers.get(*id).is_some_and(|peer| {
+                let speaks = peer.channel.as_ref().is_some_and(|channel| !channel.discovery.is_silent());
+                speaks && peer.endpoint.is_some() && !peer.can_seal(now)
+            })
+        };
+        let ids: Vec<_> = self.peers.ids().filter(may_introduce).take(REACH_MAX).collect();
+        for id in ids {
+            self.begin_handshake(id, now);
+        }
+    }
+
+    /// A peer is to be told something, until it answers.
+    pub(super) fn send_errand(&mut self, now: Instant, id: PeerId, task: Task) {
+        let errands = self.meeting.errands.entry(id).or_default();
+        match task {
+            // The last word counts.
+            Task::Seek { sought, .. } => {
+                errands.drop_if(|old| matches!(old, Task::Seek { sought: s, .. } if *s == sought))
+            }
+            Task::Introduce { other, .. } => {
+                errands.drop_if(|old| matches!(old, Task::Introduce { other: o, .. } if *o == other));
+            }
+            _ => {}
+        }
+        errands.push(task);
+        self.run_errands(id, now);
+    }
+
+    /// Says what is due to one peer.
+    pub(super) fn run_errands(&mut self, id: PeerId, now: Instant) {
+        loop {
+            let rng = &mut self.rng;
+            let Some(errands) = self.meeting.errands.get_mut(&id) else { return };
+            match errands.run(now, || rng.next_u32()) {
+                Some(Errand::Say(task, request)) => match self.words(id, task) {
+                    Some(body) => self.say(id, Said::to_endpoint(Message { request, body })),
+                    None => drop(self.take_errand(now, id, request)),
+                },
+                Some(Errand::Unanswered(task)) => self.unanswered(now, id, task),
+                None => break,
+            }
+        }
+        let Some(errands) = self.meeting.errands.get(&id) else { return };
+        match errands.due(now) {
+            Some(due) => self.timers.set(id.slot, Timer::Errands, due.max(now + Duration::from_millis(1))),
+            None => self.timers.stop(id.slot, Timer::Errands),
+        }
+    }
+
+    /// The errand that an answer belongs to.
+    pub(super) fn take_errand(&mut self, now: Instant, id: PeerId, request: u32) -> Result<Task, DropReason> {
+        let errands = self.meeting.errands.get_mut(&id).ok_or(DropReason::ChannelUnexpected)?;
+        let (task, took) = errands.answered(now, request).ok_or(DropReason::ChannelUnexpected)?;
+        if let (Some(took), Some(peer)) = (took, self.peers.get_mut(id)) {
+            peer.round_trip = Some(took);
+        }
+        self.meeting.seeker.answered(id);
+        self.meeting.relaying.seeker.answered(id);
+        Ok(task)
+    }
+
+    /// An answer that says nothing but that the errand was heard.
+    pub(super) fn hear_done(&mut self, now: Instant, id: PeerId, request: u32) -> Result<(), DropReason> {
+        self.take_errand(now, id, request)?;
+        self.run_errands(id, now);
+        Ok(())
+    }
+
+    /// What is said for an errand; `None` when it is of no use any more.
+    fn words(&self, id: PeerId, task: Task) -> Option<Body> {
+        let key_of = |id| self.peers.get(id).map(|peer| peer.public_key);
+        Some(match task {
+            Task::Seek { sought, stop } => {
+                let candidates = if stop { Candidates::default() } else { self.place.candidates.clone() };
+                Body::Seek(Seek { key: key_of(sought)?, stop, generation: self.place.generation, candidates })
+            }
+            Task::Introduce { other, delay_ms } => {
+                let offer = self.meeting.registry.offer(other, &key_of(id)?)?;
+                let candidates = self.with_observed(other, &offer.candidates);
+                Body::Introduction(Introduction { key: key_of(other)?, delay_ms, candidates })
+            }
+            Task::RelayRequest { sought } => Body::RelayRequest { key: key_of(sought)? },
+            Task::RelayOffer { other, allocation, port } => self.offer_words(key_of(other)?, allocation, port),
+            Task::RelayRelease { allocation } => Body::RelayRelease { allocation },
+        })
+    }
+
+    /// A peer's candidates, and where we see it ourselves.
+    fn with_observed(&self, id: PeerId, candidates: &Candidates) -> Candidates {
+        let seen = self.peers.get(id).and_then(|peer| peer.endpoint).filter(|place| !self.is_relayed_place(id, *place));
+        let mut list = candidates.list.clone();
+        if let Some(address) = seen
+            && list.iter().all(|candidate| candidate.address != address)
+        {
+            list.truncate(CANDIDATES_MAX - 1);
+            list.insert(0, Candidate { kind: CandidateKind::Observed, address });
+        }
+        Candidates::new(candidates.nat, &list)
+    }
+
+    /// An introducer or relay that does not answer may have forgotten us, or be gone: another one is asked, and it is tried
+    /// again by a handshake.
+    fn unanswered(&mut self, now: Instant, id: PeerId, task: Task) {
+        match task {
+            Task::Seek { .. } => self.meeting.seeker.silent(now, id),
+            Task::RelayRequest { .. } => self.meeting.relaying.seeker.silent(now, id),
+            Task::Introduce { .. } | Task::RelayOffer { .. } | Task::RelayRelease { .. } => return,
+        }
+        self.begin_handshake(id, now);
+        self.arm_meeting(now);
+    }
+
+    /// As an introducer: a peer seeks another one. The answer is the same whoever that is.
+    pub(super) fn hear_seek(&mut self, now: Instant, id: PeerId, request: u32, seek: Seek) -> Result<(), DropReason> {
+        let by_key = self.peers.get(id).ok_or(DropReason::UnknownPeer)?.public_key;
+        if !self.place.config.introduces {
+            return Err(DropReason::ChannelUnexpected);
+        }
+        self.say(id, Said::to_endpoint(Message { request, body: Body::SeekAnswer }));
+        if seek.stop {
+            self.meeting.registry.withdraw(id, &seek.key);
+            self.arm_meeting(now);
+            return Ok(());
+        }
+        let is_older = |known: &Offer| seek.generation.wrapping_sub(known.generation) > u32::MAX / 2;
+        if self.meeting.registry.offer(id, &seek.key).is_some_and(is_older) {
+            return Err(DropReason::ChannelStale);
+        }
+        let of = self.peers.by_key(&seek.key);
+        let wish = Wish { by: id, by_key: &by_key, of_key: &seek.key, of };
+        let offer = Offer { generation: seek.generation, candidates: seek.candidates };
+        let matched = self.meeting.registry.wish(now, wish, offer).map_err(|_| DropReason::WishRefused)?;
+        if let (true, Some(of)) = (matched, of) {
+            self.introduce(now, id, of);
+        }
+        self.arm_meeting(now);
+        Ok(())
+    }
+
+    /// Tells two peers of each other.
+    fn introduce(&mut self, now: Instant, a: PeerId, b: PeerId) {
+        let round_trip = |id| self.peers.get(id).and_then(|peer| peer.round_trip.or(peer.handshake_duration));
+        let (of_a, of_b) = (round_trip(a).unwrap_or_default(), round_trip(b).unwrap_or_default());
+        let delay_ms = |ours, theirs| delay_for(ours, theirs).as_millis() as u32;
+        self.send_errand(now, a, Task::Introduce { other: b, delay_ms: delay_ms(of_a, of_b) });
+        self.send_errand(now, b, Task::Introduce { other: a, delay_ms: delay_ms(of_b, of_a) });
+    }
+
+    /// An introducer says where a peer is that was sought.
+    pub(super) fn hear_introduction(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        request: u32,
+        introduction: Introduction,
+    ) -> Result<(), DropReason> {
+        let Introduction { key, delay_ms, mut candidates } = introduction;
+        let sought = self.peers.by_key(&key).filter(|peer| self.meeting.seeker.is_sought_at(id, *peer));
+        let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
+        self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
+        let said = candidates.list.len();
+        candidates.list.retain(|candidate| refusal(candidate.address, &self.place.own, &self.allowed_ips).is_none());
+        let refused = said - candidates.list.len();
+        self.channel_counters.candidates_refused += refused as u64;
+        self.meeting.introduced.insert(peer, candidates);
+        let delay = Duration::from_millis(delay_ms.into()).min(DELAY_MAX);
+        if !self.begin_punch_of(now, peer, now + delay) {
+            return Err(DropReason::ChannelRate);
+        }
+        if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
+    }
+
+    /// Where a peer may be, by relays, and as introducers said.
+    pub(super) fn places_of(&self, id: PeerId) -> Vec<Candidate> {
+        let relayed = self.relayed_places(id);
+        let mut places: Vec<_> =
+            relayed.into_iter().map(|address| Candidate { kind: CandidateKind::Relayed, address }).collect();
+        if self.is_direct(id)
+            && let Some(introduced) = self.meeting.introduced.get(&id)
+        {
+            for candidate in &introduced.list {
+                if places.iter().all(|known| known.address != candidate.address) {
+                    places.push(*candidate);
+                }
+            }
+        }
+        places
+    }
+
+    /// Those who prove paths are told of them.
+    pub(super) fn name_places(&mut self, id: PeerId) {
+        let places = self.places_of(id);
+        if let Some(paths) = self.peers.get_mut(id).and_then(|peer| peer.paths.as_mut()) {
+            paths.set_named(places);
+        }
+    }
+}

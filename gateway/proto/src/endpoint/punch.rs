@@ -1,0 +1,324 @@
+//! Hole punching: one initiation is sent to every place where the peer may be, while the peer does the same.
+//!
+//! Each side's packets open its own NAT for the other's. The bytes are the same everywhere, so whichever arrives first is
+//! answered, to where it came from, and the others are recognised before they cost an agreement of keys. When both sides
+//! begin, the one with the smaller public key dominates: the other answers, and lets its own attempt rest; the
+//! dominant side answers only when it has not been answered itself by its next round.
+//!
+//! Peers that nobody introduced and that no relay leads to have no part in this: their handshakes go to their endpoint.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::receive::Way;
+use super::transmit::Outgoing;
+use super::{Endpoint, Transmit, WallClock};
+use crate::message::{INITIATION_LEN, MAC_LEN, RESPONSE_LEN};
+use crate::noise::Received;
+use crate::timer::Timer;
+use crate::{DropReason, PeerId, ReceiverIndex};
+
+/// Places that an initiation is sent to.
+const PLACES_MAX: usize = 16;
+/// Between two of them.
+const SPACING: Duration = Duration::from_millis(5);
+/// When all of them are sent to, after the beginning.
+const ROUNDS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(150),
+    Duration::from_millis(350),
+    Duration::from_millis(750),
+];
+/// The mean time between two beginnings for one peer that others bring about, and how many may come at once.
+const AGAIN_EVERY: Duration = Duration::from_secs(5);
+const AGAIN_BURST: u32 = 4;
+/// After an answer of ours, the peer is left to use it for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Initiations that are remembered, to recognise their copies.
+const ECHOES_MAX: usize = 256;
+/// For how long.
+const ECHO_LIFETIME: Duration = Duration::from_secs(5);
+/// How often a copy is answered as the first one was, as answers get lost.
+const ECHO_ANSWERS: u32 = 4;
+
+/// An authentic initiation of the peer's that waits, as ours is under way.
+struct Held {
+    received: Box<Received>,
+    sender: ReceiverIndex,
+    mac1: [u8; MAC_LEN],
+    way: Way,
+    since: Instant,
+}
+
+/// One peer's punch.
+pub(super) struct Punch {
+    places: Vec<SocketAddr>,
+    start: Instant,
+    /// The round and the place that are next.
+    round: usize,
+    place: usize,
+    due: Option<Instant>,
+    message: Option<Box<[u8; INITIATION_LEN]>>,
+    held: Option<Held>,
+}
+
+impl std::fmt::Debug for Punch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Punch").field("places", &self.places.len()).field("round", &self.round).finish_non_exhaustive()
+    }
+}
+
+impl Punch {
+    fn new(start: Instant) -> Self {
+        Self { places: Vec::new(), start, round: 0, place: 0, due: Some(start), message: None, held: None }
+    }
+
+    /// Begins anew, with the same message when there is one.
+    fn restart(&mut self, start: Instant) {
+        (self.start, self.round, self.place, self.due) = (start, 0, 0, Some(start));
+    }
+
+    /// Adds a place; false when it is known or there are too many.
+    fn add(&mut self, place: SocketAddr) -> bool {
+        let room = self.places.len() < PLACES_MAX && !self.places.contains(&place);
+        if room {
+            self.places.push(place);
+        }
+        room
+    }
+
+    /// The next place that is due, if any.
+    fn next(&mut self, now: Instant) -> Option<SocketAddr> {
+        let due = self.due.filter(|due| *due <= now)?;
+        let place = *self.places.get(self.place)?;
+        self.place += 1;
+        self.due = Some(due + SPACING);
+        if self.place >= self.places.len() {
+            (self.place, self.round) = (0, self.round + 1);
+            self.due = ROUNDS.get(self.round).map(|after| (self.start + *after).max(due + SPACING));
+        }
+        Some(place)
+    }
+}
+
+/// What became of an initiation.
+#[derive(Debug)]
+struct Echo {
+    peer: PeerId,
+    at: Instant,
+    /// The answer, and the session that it began.
+    answer: Option<(ReceiverIndex, [u8; RESPONSE_LEN])>,
+    left: u32,
+}
+
+/// Initiations of late, by their macs.
+#[derive(Debug, Default)]
+pub(super) struct Echoes {
+    known: BTreeMap<[u8; MAC_LEN], Echo>,
+    order: VecDeque<[u8; MAC_LEN]>,
+}
+
+impl Echoes {
+    fn note(&mut self, mac1: [u8; MAC_LEN], echo: Echo) {
+        if self.known.insert(mac1, echo).is_none() {
+            self.order.push_back(mac1);
+        }
+        while self.order.len() > ECHOES_MAX {
+            if let Some(oldest) = self.order.pop_front() {
+                self.known.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// How often others may bring about a punch.
+#[derive(Debug, Default)]
+pub(super) struct Share(BTreeMap<PeerId, Instant>);
+
+impl Share {
+    fn take(&mut self, now: Instant, id: PeerId) -> bool {
+        let used = self.0.get(&id).map_or(now, |until| (*until).max(now)) + AGAIN_EVERY;
+        let admitted = used.saturating_duration_since(now) <= AGAIN_EVERY * AGAIN_BURST;
+        if admitted {
+            self.0.insert(id, used);
+        }
+        admitted
+    }
+
+    pub(super) fn forget(&mut self, id: PeerId) {
+        self.0.remove(&id);
+    }
+}
+
+impl Endpoint {
+    /// An introducer or a relay brings about a punch: at `start`, to every place that is known. False: that happens too often.
+    pub(super) fn begin_punch_of(&mut self, now: Instant, id: PeerId, start: Instant) -> bool {
+        let admitted = self.meeting.share.take(now, id);
+        if admitted {
+            self.begin_punch(now, id, start);
+        }
+        admitted
+    }
+
+    /// Sends initiations to every place that is known of the peer, from `start` on; with a session in force its paths are
+    /// checked instead.
+    pub(super) fn begin_punch(&mut self, now: Instant, id: PeerId, start: Instant) {
+        let Some(peer) = self.peers.get(id) else { return };
+        if peer.can_seal(now) {
+            return self.name_places(id);
+        }
+        let answered = peer.accepted.at.is_some_and(|at| now.saturating_duration_since(at) < PATIENCE);
+        if self.identity.is_none() || answered && peer.sessions.next.is_some() {
+            return;
+        }
+        let mut places: Vec<_> = self.places_of(id).iter().map(|candidate| candidate.address).collect();
+        places.extend(peer.endpoint);
+        if places.is_empty() {
+            return;
+        }
+        let punch = self.meeting.punches.entry(id).or_insert_with(|| Punch::new(start));
+        punch.restart(start);
+        for place in places {
+            punch.add(place);
+        }
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.attempts.since.get_or_insert(now);
+        }
+        self.run_punch(id, now);
+    }
+
+    /// Whether the peer's handshakes go to more places than its endpoint.
+    pub(super) fn has_places(&self, id: PeerId) -> bool {
+        !self.places_of(id).is_empty()
+    }
+
+    /// Sends what is due.
+    pub(super) fn run_punch(&mut self, id: PeerId, now: Instant) {
+        self.release_held(id, now);
+        let Some(punch) = self.meeting.punches.get_mut(&id) else { return };
+        while let Some(place) = punch.next(now) {
+            self.outgoing.push_back(Outgoing::Punch(id, place));
+        }
+        match punch.due {
+            Some(due) => self.timers.set(id.slot, Timer::Punch, due.max(now + Duration::from_millis(1))),
+            None => self.timers.stop(id.slot, Timer::Punch),
+        }
+    }
+
+    /// There is a session, or the peer's own attempt was answered: ours rests.
+    pub(super) fn end_punch(&mut self, id: PeerId) {
+        if self.meeting.punches.remove(&id).is_some() {
+            self.timers.stop(id.slot, Timer::Punch);
+        }
+    }
+
+    /// The initiation of a punch, to one of its places.
+    pub(super) fn write_punch(
+        &mut self,
+        id: PeerId,
+        remote: SocketAddr,
+        now: Instant,
+        wall: WallClock,
+        buffer: &mut [u8],
+    ) -> Option<Transmit> {
+        let in_flight = self.peers.get(id)?.attempts.in_flight.is_some();
+        let message = self.meeting.punches.get(&id)?.message.clone().filter(|_| in_flight);
+        let message = match message {
+            Some(message) => message,
+            None => {
+                let message = Box::new(self.make_initiation(id, now, wall)?);
+                self.meeting.punches.get_mut(&id)?.message = Some(message.clone());
+                message
+            }
+        };
+        self.note_handshake_sent(id, now, INITIATION_LEN);
+        buffer[..INITIATION_LEN].copy_from_slice(&*message);
+        let peer = self.peers.get(id)?;
+        let local = peer.local.filter(|_| peer.endpoint == Some(remote));
+        Some(Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: INITIATION_LEN })
+    }
+
+    /// The message of a punch is not to be used again: the next one gets another.
+    pub(super) fn renew_punch(&mut self, now: Instant, id: PeerId) {
+        if let Some(punch) = self.meeting.punches.get_mut(&id) {
+            punch.message = None;
+        }
+        self.begin_punch(now, id, now);
+    }
+
+    /// A copy of an initiation that was heard already. `None`: it is none.
+    pub(super) fn hear_echo(&mut self, now: Instant, way: Way, mac1: &[u8; MAC_LEN]) -> Option<Result<(), DropReason>> {
+        let echo = self.meeting.echoes.known.get_mut(mac1)?;
+        if now.saturating_duration_since(echo.at) >= ECHO_LIFETIME {
+            return None;
+        }
+        let (index, bytes) = match echo.answer {
+            Some(answer) if echo.left > 0 => answer,
+            _ => return Some(Err(DropReason::ReplayedHandshake)),
+        };
+        let waits = self.peers.get(echo.peer).and_then(|peer| peer.sessions.next.as_ref());
+        if waits.is_none_or(|next| next.local_index != index) {
+            return Some(Err(DropReason::ReplayedHandshake));
+        }
+        echo.left -= 1;
+        let peer = echo.peer;
+        self.note_handshake_sent(peer, now, RESPONSE_LEN);
+        Some(self.enqueue(Outgoing::datagram(Some(peer), way.remote, way.local, &bytes)))
+    }
+
+    /// An initiation was answered: copies of it are known, and answered alike while the session waits.
+    pub(super) fn note_answer(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        mac1: [u8; MAC_LEN],
+        index: ReceiverIndex,
+        response: &[u8],
+    ) {
+        if !self.has_places(id) {
+            return;
+        }
+        let mut bytes = [0; RESPONSE_LEN];
+        bytes.copy_from_slice(response);
+        let echo = Echo { peer: id, at: now, answer: Some((index, bytes)), left: ECHO_ANSWERS };
+        self.meeting.echoes.note(mac1, echo);
+    }
+
+    /// An authentic initiation came: `Some` gives it back to be answered, which it is unless ours is to be answered first.
+    pub(super) fn hold(
+        &mut self,
+        id: PeerId,
+        way: Way,
+        (now, received, sender, mac1): (Instant, Received, ReceiverIndex, [u8; MAC_LEN]),
+    ) -> Option<Received> {
+        let dominates = !self.yields_to(id);
+        let in_flight = self.peers.get(id).is_some_and(|peer| peer.attempts.in_flight.is_some());
+        let punch = self.meeting.punches.get_mut(&id).filter(|punch| punch.due.is_some() && punch.message.is_some());
+        let Some(punch) = punch.filter(|_| dominates && in_flight) else {
+            self.end_punch(id);
+            return Some(received);
+        };
+        punch.held = Some(Held { received: Box::new(received), sender, mac1, way, since: now });
+        // Where it came from is a place as well, and the NATs let our own through by that way.
+        let is_news = punch.add(way.remote);
+        self.meeting.echoes.note(mac1, Echo { peer: id, at: now, answer: None, left: 0 });
+        if is_news {
+            self.outgoing.push_back(Outgoing::Punch(id, way.remote));
+        }
+        None
+    }
+
+    /// Ours has not been answered within another round: the peer's is.
+    fn release_held(&mut self, id: PeerId, now: Instant) {
+        let Some(punch) = self.meeting.punches.get_mut(&id) else { return };
+        let waited = |held: &mut Held| now.saturating_duration_since(held.since) >= ROUNDS[1];
+        let Some(held) = punch.held.take_if(waited) else { return };
+        self.end_punch(id);
+        self.move_peer(id, held.way.remote, held.way.local);
+        // What keeps it from being answered is nobody's fault but ours, and the next round is another chance.
+        let _ = self.respond(id, now, held.way, *held.received, held.sender, held.mac1);
+    }
+}

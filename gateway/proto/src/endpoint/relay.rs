@@ -1,0 +1,399 @@
+//! Relays among everything else that an endpoint does: as an end that asks for a way, and as a relay that grants it.
+//!
+//! What is relayed never comes by here: a relay's forwarder is told of ports and places by events, and hands in only
+//! what is addressed to the relay itself, which are binds.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use rand::RngCore;
+use zerocopy::FromBytes;
+
+use super::introduce::Task;
+use super::{Endpoint, Event, RelayEnd};
+use crate::candidate::refusal;
+use crate::channel::message::relay::{Grant, RelayRefusal};
+use crate::channel::message::{Body, Message, RelayAnswer, RelayOffer};
+use crate::channel::{Said, packet};
+use crate::indices::Use;
+use crate::introduce::{Registry, Seeker, Tell, Wish};
+use crate::message::{DataHeader, TAG_LEN, TYPE_DATA};
+use crate::relay::{Asked, BindDue, Client, LIFETIME, RELAYS_MAX, Server};
+use crate::{DropReason, KEY_LEN, PeerId, ReceiverIndex};
+
+/// Bytes of a sealed bind: what is longer is no bind.
+const BIND_MAX: usize = 192;
+
+/// Both roles.
+#[derive(Debug)]
+pub(super) struct Relaying {
+    /// Which peers are asked for at which relays.
+    pub(super) seeker: Seeker,
+    pub(super) client: Client,
+    /// Who asked for whom.
+    registry: Registry<()>,
+    server: Server,
+    /// Relays whose place is another one.
+    pub(super) relay_moved: Vec<PeerId>,
+}
+
+impl Default for Relaying {
+    fn default() -> Self {
+        Self {
+            seeker: Seeker::new(RELAYS_MAX),
+            client: Client::default(),
+            registry: Registry::default(),
+            server: Server::default(),
+            relay_moved: Vec::new(),
+        }
+    }
+}
+
+impl Relaying {
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let moved = (!self.relay_moved.is_empty()).then_some(now);
+        let due = [self.seeker.due(now), self.client.due(), self.registry.due(), self.server.due(), moved];
+        due.into_iter().flatten().min()
+    }
+}
+
+impl Endpoint {
+    /// The forwarder has a port for each end of an allocation: `port_a` for the peer that [`Event::RelayAllocate`] calls a.
+    pub fn relay_granted(&mut self, now: Instant, allocation: u64, port_a: u16, port_b: u16) {
+        let Some(news) = self.meeting.relaying.server.granted(now, allocation, [port_a, port_b]) else { return };
+        for end in news {
+            let grant = Grant { allocation, port: end.port, lifetime_s: LIFETIME.as_secs() as u32 };
+            match end.request {
+                Some(request) => self.answer_relay(end.peer, request, Ok(grant)),
+                None => {
+                    let offer = Task::RelayOffer { other: end.other, allocation, port: end.port };
+                    self.send_errand(now, end.peer, offer);
+                }
+            }
+        }
+        self.arm_meeting(now);
+    }
+
+    /// The forwarder has no ports.
+    pub fn relay_refused(&mut self, now: Instant, allocation: u64) {
+        for (peer, request) in self.meeting.relaying.server.refused(allocation) {
+            self.answer_relay(peer, request, Err(RelayRefusal::NoRoom));
+        }
+        self.arm_meeting(now);
+    }
+
+    /// A datagram came to a relay's port: `local` is the address of ours that it came to. What is not for the relay
+    /// itself is the forwarder's.
+    ///
+    /// # Errors
+    /// [`DropReason::UnknownIndex`] for what is not sealed in a session of ours, which is to be forwarded if its source is
+    /// the place of that port's end; others for what was to be a bind and is none.
+    pub fn handle_relay_datagram(
+        &mut self,
+        now: Instant,
+        port: u16,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        let (id, message) = self.open_bind(now, datagram)?;
+        let Body::RelayBind { allocation } = message.body else { return Err(DropReason::ChannelUnexpected) };
+        if refusal(remote, &self.place.own, &self.allowed_ips).is_some() {
+            return Err(DropReason::CandidateRefused);
+        }
+        let bound = self.meeting.relaying.server.bind(now, id, allocation, port, (remote, local));
+        self.arm_meeting(now);
+        let Some((end, moved)) = bound else {
+            // It is over, or never was: the peer is told, lest it goes on.
+            self.say_once(id, Body::RelayRelease { allocation });
+            return Err(DropReason::ChannelUnexpected);
+        };
+        if moved {
+            let end = if end == 0 { RelayEnd::A } else { RelayEnd::B };
+            self.events.push_back(Event::RelayBound { allocation, end, remote, local });
+        }
+        let body = Body::RelayBindAnswer { observed: remote };
+        self.say(id, Said::to_endpoint(Message { request: message.request, body }));
+        Ok(())
+    }
+
+    /// Allocations that this gateway has granted.
+    #[must_use]
+    pub fn relay_allocations(&self) -> usize {
+        self.meeting.relaying.server.len()
+    }
+
+    /// Opens a message of the control channel that came to a relay's port, as a lane does with those to the listen port.
+    fn open_bind(&mut self, now: Instant, datagram: &[u8]) -> Result<(PeerId, Message), DropReason> {
+        let (header, sealed) = DataHeader::ref_from_prefix(datagram).map_err(|_| DropReason::Truncated)?;
+        if header.kind.get() != TYPE_DATA {
+            return Err(DropReason::UnknownIndex);
+        }
+        let index = ReceiverIndex(header.receiver.get());
+        let Some((id, Use::Session)) = self.indices.find(index) else { return Err(DropReason::UnknownIndex) };
+        let peer = self.peers.get(id).ok_or(DropReason::UnknownIndex)?;
+        if !(TAG_LEN..=BIND_MAX).contains(&sealed.len()) {
+            return Err(DropReason::ChannelUnexpected);
+        }
+        let session = peer.sessions.find(index).ok_or(DropReason::UnknownIndex)?;
+        let (ours, channel) = (self.channel_address, peer.channel.as_ref().map(|channel| channel.address));
+        let (Some(ours), Some(theirs)) = (ours, channel) else { return Err(DropReason::SourceNotAllowed) };
+        if session.is_expired(now) {
+            return Err(DropReason::SessionExpired);
+        }
+        if !peer.shared.admit_channel(now) {
+            return Err(DropReason::ChannelRate);
+        }
+        let mut inner = [0; BIND_MAX];
+        let inner = &mut inner[..sealed.len()];
+        inner.copy_from_slice(sealed);
+        let counter = header.counter.get();
+        let len = session.open_key.open(counter, inner).map_err(|_| DropReason::BadTag)?;
+        if !session.replay().commit(counter) {
+            return Err(DropReason::Replayed);
+        }
+        peer.shared.received(now, 1, datagram.len() as u64, false);
+        let packet = &inner[..len];
+        if !packet::is_between(packet, theirs, ours) {
+            return Err(DropReason::ChannelUnexpected);
+        }
+        let (message, ignored) = Message::parse(packet::unwrap(packet)?)?;
+        self.channel_counters.received += 1;
+        self.channel_counters.fields_ignored += u64::from(ignored);
+        // The mark of activity may be ours: whoever sets it must see that the timers are derived.
+        self.handle_active(now, id);
+        Ok((id, message))
+    }
+
+    /// As a relay: a peer wants a way to another one. Until that one wants it as well, both are told to wait, as for keys
+    /// that are not known.
+    pub(super) fn hear_relay_request(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        request: u32,
+        key: [u8; KEY_LEN],
+    ) -> Result<(), DropReason> {
+        let by_key = self.peers.get(id).ok_or(DropReason::UnknownPeer)?.public_key;
+        if !self.place.config.relays {
+            self.answer_relay(id, request, Err(RelayRefusal::Disabled));
+            return Err(DropReason::ChannelUnexpected);
+        }
+        let of = self.peers.by_key(&key);
+        let wish = Wish { by: id, by_key: &by_key, of_key: &key, of };
+        if self.meeting.relaying.registry.wish(now, wish, ()).is_err() {
+            self.answer_relay(id, request, Err(RelayRefusal::NoRoom));
+            return Err(DropReason::WishRefused);
+        }
+        let mutual = of.filter(|_| self.meeting.relaying.registry.are_mutual(wish));
+        self.arm_meeting(now);
+        let Some(of) = mutual else {
+            self.answer_relay(id, request, Err(RelayRefusal::NotLinked));
+            return Ok(());
+        };
+        let rng = &mut self.rng;
+        let asked = self.meeting.relaying.server.ask(now, id, of, request, || rng.next_u64());
+        self.arm_meeting(now);
+        match asked {
+            Asked::Granted { allocation, port } => {
+                let grant = Grant { allocation, port, lifetime_s: LIFETIME.as_secs() as u32 };
+                self.answer_relay(id, request, Ok(grant));
+            }
+            Asked::Allocate { allocation } => {
+                self.events.push_back(Event::RelayAllocate { allocation, a: id, b: of });
+            }
+            Asked::Waits => {}
+            Asked::Full => {
+                self.answer_relay(id, request, Err(RelayRefusal::NoRoom));
+                return Err(DropReason::WishRefused);
+            }
+        }
+        Ok(())
+    }
+
+    /// As an end: what a relay says to a request.
+    pub(super) fn hear_relay_answer(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        request: u32,
+        answer: RelayAnswer,
+    ) -> Result<(), DropReason> {
+        let Task::RelayRequest { sought } = self.take_errand(now, id, request)? else {
+            return Err(DropReason::ChannelUnexpected);
+        };
+        match answer {
+            Ok(grant) => self.add_leg(now, sought, id, grant),
+            // It has noted the wish, and makes an offer when the other one asks.
+            Err(RelayRefusal::NotLinked) => {}
+            Err(_) => self.meeting.relaying.seeker.silent(now, id),
+        }
+        self.run_errands(id, now);
+        self.run_meeting(now);
+        Ok(())
+    }
+
+    /// As an end: a relay says that the other one has asked as well.
+    pub(super) fn hear_relay_offer(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        request: u32,
+        offer: RelayOffer,
+    ) -> Result<(), DropReason> {
+        let sought = self.peers.by_key(&offer.key).filter(|peer| self.meeting.relaying.seeker.is_sought_at(id, *peer));
+        let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
+        self.say(id, Said::to_endpoint(Message { request, body: Body::RelayOfferAnswer }));
+        self.add_leg(now, peer, id, offer.grant);
+        self.run_meeting(now);
+        Ok(())
+    }
+
+    /// As an end: the relay knows our place.
+    pub(super) fn hear_relay_bound(&mut self, now: Instant, id: PeerId, request: u32) -> Result<(), DropReason> {
+        let bound = self.meeting.relaying.client.bound(now, id, request);
+        self.arm_meeting(now);
+        bound.map(drop).ok_or(DropReason::ChannelUnexpected)
+    }
+
+    /// The other side, an end or the relay, says that an allocation is over.
+    pub(super) fn hear_relay_release(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        request: u32,
+        allocation: u64,
+    ) -> Result<(), DropReason> {
+        self.say(id, Said::to_endpoint(Message { request, body: Body::RelayReleaseAnswer }));
+        if self.meeting.relaying.server.release(id, allocation) {
+            self.events.push_back(Event::RelayFreed { allocation });
+            self.arm_meeting(now);
+            return Ok(());
+        }
+        let leg = self.meeting.relaying.client.legs_by(id).find(|(_, leg)| leg.allocation == allocation);
+        let peer = leg.map(|(peer, _)| peer).ok_or(DropReason::ChannelUnexpected)?;
+        self.drop_leg(peer, id);
+        self.meeting.relaying.seeker.ask_again(now, id, peer);
+        self.run_meeting(now);
+        Ok(())
+    }
+
+    /// Does what is due in both roles.
+    pub(super) fn run_relaying(&mut self, now: Instant) {
+        for relay in std::mem::take(&mut self.meeting.relaying.relay_moved) {
+            self.meeting.relaying.client.moved(now, Some(relay));
+            let peers: Vec<_> = self.meeting.relaying.client.legs_by(relay).map(|(peer, _)| peer).collect();
+            for peer in peers {
+                self.name_places(peer);
+            }
+        }
+        while let Some(Tell { desk, sought, stop }) = self.meeting.relaying.seeker.run(now) {
+            let leg = self.meeting.relaying.client.leg(sought, desk).copied();
+            match (leg, stop) {
+                (Some(leg), true) => {
+                    self.drop_leg(sought, desk);
+                    self.send_errand(now, desk, Task::RelayRelease { allocation: leg.allocation });
+                }
+                (None, false) => self.send_errand(now, desk, Task::RelayRequest { sought }),
+                (Some(_), false) | (None, true) => {}
+            }
+        }
+        loop {
+            let rng = &mut self.rng;
+            match self.meeting.relaying.client.run(now, || rng.next_u32()) {
+                Some(BindDue::Bind { relay, allocation, port, request, .. }) => {
+                    self.bind(relay, allocation, port, request);
+                }
+                Some(BindDue::Lost { peer, relay }) => {
+                    self.name_places(peer);
+                    self.meeting.relaying.seeker.silent(now, relay);
+                    self.begin_handshake(relay, now);
+                }
+                None => break,
+            }
+        }
+        self.meeting.relaying.registry.expire(now);
+        for allocation in self.meeting.relaying.server.expire(now) {
+            self.events.push_back(Event::RelayFreed { allocation });
+        }
+    }
+
+    /// The link to a relay is over, or the relay has forgotten everything; and as a relay, that to an end.
+    pub(super) fn relay_lapsed(&mut self, now: Instant, id: PeerId) {
+        self.meeting.relaying.seeker.closed(now, id);
+        let peers: Vec<_> = self.meeting.relaying.client.legs_by(id).map(|(peer, _)| peer).collect();
+        for peer in peers {
+            self.drop_leg(peer, id);
+        }
+        self.meeting.relaying.registry.forget(id);
+    }
+
+    /// The peer is removed.
+    pub(super) fn relay_part(&mut self, now: Instant, id: PeerId) {
+        self.relay_lapsed(now, id);
+        self.meeting.relaying.seeker.found(now, id);
+        let relays: BTreeSet<_> = self.meeting.relaying.client.legs_to(id).map(|(relay, _)| relay).collect();
+        for relay in relays {
+            self.meeting.relaying.client.remove(id, relay);
+        }
+        for allocation in self.meeting.relaying.server.forget(id) {
+            self.events.push_back(Event::RelayFreed { allocation });
+        }
+    }
+
+    /// Whether the peer is reached by a relay.
+    pub(super) fn has_leg(&self, id: PeerId) -> bool {
+        self.meeting.relaying.client.legs_to(id).next().is_some()
+    }
+
+    /// Where the peer is reached by relays.
+    pub(super) fn relayed_places(&self, id: PeerId) -> Vec<SocketAddr> {
+        let place = |(relay, port)| Some(SocketAddr::new(self.peers.get(relay)?.endpoint?.ip(), port));
+        let legs = self.meeting.relaying.client.legs_to(id).map(|(relay, leg)| (relay, leg.port));
+        legs.filter_map(place).collect()
+    }
+
+    /// Whether a place is a relay's port for this peer.
+    pub(super) fn is_relayed_place(&self, id: PeerId, place: SocketAddr) -> bool {
+        self.relayed_places(id).contains(&place)
+    }
+
+    /// The words of an offer.
+    pub(super) fn offer_words(&self, key: [u8; KEY_LEN], allocation: u64, port: u16) -> Body {
+        Body::RelayOffer(RelayOffer { key, grant: Grant { allocation, port, lifetime_s: LIFETIME.as_secs() as u32 } })
+    }
+
+    fn add_leg(&mut self, now: Instant, peer: PeerId, relay: PeerId, grant: Grant) {
+        if self.meeting.relaying.client.granted(now, peer, relay, grant.allocation, grant.port) {
+            // The bind goes first: what comes before it reaches nobody.
+            self.run_relaying(now);
+            self.name_places(peer);
+            self.begin_punch(now, peer, now);
+        }
+    }
+
+    fn drop_leg(&mut self, peer: PeerId, relay: PeerId) {
+        if self.meeting.relaying.client.remove(peer, relay).is_some() {
+            self.name_places(peer);
+        }
+    }
+
+    fn bind(&mut self, relay: PeerId, allocation: u64, port: u16, request: u32) {
+        let Some(place) = self.peers.get(relay).and_then(|peer| Some((peer.endpoint?.ip(), peer.local))) else {
+            return;
+        };
+        let message = Message { request, body: Body::RelayBind { allocation } };
+        self.say(relay, Said::to_place(message, SocketAddr::new(place.0, port), place.1));
+    }
+
+    fn answer_relay(&mut self, id: PeerId, request: u32, answer: RelayAnswer) {
+        self.say(id, Said::to_endpoint(Message { request, body: Body::RelayRequestAnswer(answer) }));
+    }
+
+    /// Says something that is not said again.
+    fn say_once(&mut self, id: PeerId, body: Body) {
+        let message = Message { request: self.rng.next_u32(), body };
+        self.say(id, Said::to_endpoint(message));
+    }
+}
