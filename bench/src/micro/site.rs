@@ -148,8 +148,12 @@ fn tables(own: u8, peers: u32) -> Tables {
         let session = Arc::new(session(own, id, &shared, now));
         let ethernet = [2, 0, 0, 0, 0, other, 2, 0, 0, 0, 0, own, 8, 0].into_iter().collect();
         let wire = Wire { if_index: 1, source: outer(own, peer), ethernet, mtu: 1500 };
-        let path =
-            Path { remote: SocketAddr::new(outer(other, peer), PORT), local: Some(outer(own, peer)), wire: Some(wire) };
+        let path = Path {
+            remote: SocketAddr::new(outer(other, peer), PORT),
+            local: Some(outer(own, peer)),
+            if_index: None,
+            wire: Some(wire),
+        };
         tables.sessions.set(session.local_index.slot(), Some(Arc::clone(&session)));
         let entry = PeerEntry { session: Some(session), path: Some(Arc::new(path)), ..PeerEntry::new(id, shared) };
         tables.peers.set(peer as usize, Some(Arc::new(entry)));

@@ -82,6 +82,13 @@ impl Network for Kernel {
         self.links.get(&home).filter(|link| !link.host_wide).map(|link| link.index)
     }
 
+    fn has_rule(&mut self, source: IpAddr) -> bool {
+        self.netlink.has_rule(source).unwrap_or_else(|error| {
+            tracing::debug!(%error, "reading policy rules");
+            false
+        })
+    }
+
     fn use_neighbour(&mut self, if_index: u32, address: IpAddr) {
         if let Err(error) = self.netlink.use_neighbour(if_index, address) {
             tracing::debug!(%address, %error, "asking the kernel to resolve a neighbour");

@@ -126,6 +126,8 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The address of ours to send from; `None` lets the kernel choose.
     pub local: Option<IpAddr>,
+    /// The interface to leave by although the routes prefer another: that of our address. `None` leaves it to the routes.
+    pub if_index: Option<u32>,
     /// How to reach it past the kernel; `None` while the neighbour is unresolved or the route leads elsewhere: then the
     /// kernel's socket is used.
     pub wire: Option<Wire>,

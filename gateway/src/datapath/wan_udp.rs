@@ -21,6 +21,7 @@ use rustix::net::sockopt;
 use super::landing::Landing;
 use super::side::{Datagrams, Outgoing};
 use super::stats::LaneStats;
+use super::tables::Path;
 
 /// Bytes of payload in one send, of either family.
 const SEND_MAX: usize = 65_535 - 40 - 8;
@@ -49,8 +50,24 @@ struct Staged {
     bytes: usize,
     segment: usize,
     remote: SocketAddr,
-    local: Option<IpAddr>,
+    from: Source,
     ecn: u8,
+}
+
+/// By which address and interface of ours a message leaves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Source {
+    local: Option<IpAddr>,
+    if_index: Option<u32>,
+}
+
+impl Source {
+    const ANY: Self = Self { local: None, if_index: None };
+
+    #[inline]
+    fn of(path: &Path) -> Self {
+        Self { local: path.local, if_index: path.if_index }
+    }
 }
 
 /// Segments of this size and larger are not joined into one send to this place, for so many sends.
@@ -71,7 +88,7 @@ impl WanUdp {
         prepare(&socket, is_v6)?;
         let segments_max = udp::segments_max(socket.as_fd()).min(BURST);
         let remote = SocketAddr::from(([0, 0, 0, 0], 0));
-        let staged = Staged { frames: Burst::new(), bytes: 0, segment: 0, remote, local: None, ecn: 0 };
+        let staged = Staged { frames: Burst::new(), bytes: 0, segment: 0, remote, from: Source::ANY, ecn: 0 };
         Ok(Self { socket, is_v6, segments_max, landing: Landing::new(), staged, refusals: ArrayVec::new() })
     }
 
@@ -99,7 +116,7 @@ impl WanUdp {
         }
         let staged = &mut self.staged;
         if staged.frames.is_empty() {
-            (staged.segment, staged.remote, staged.local, staged.ecn) = (len, remote, to.path.local, to.ecn);
+            (staged.segment, staged.remote, staged.from, staged.ecn) = (len, remote, Source::of(to.path), to.ecn);
         }
         staged.bytes += len;
         staged.frames.push(frame);
@@ -115,7 +132,7 @@ impl WanUdp {
             && staged.frames.len() < self.segments_max
             && staged.bytes + len <= SEND_MAX
             && staged.remote == remote
-            && staged.local == to.path.local
+            && staged.from == Source::of(to.path)
             && staged.ecn == to.ecn
             && !self.refusals.iter().any(|refusal| refusal.remote == remote && staged.segment >= refusal.segment)
     }
@@ -129,7 +146,7 @@ impl WanUdp {
             self.forget_refusals();
         }
         let segments = self.staged.frames.len();
-        match self.send(0..segments, self.staged.local) {
+        match self.send(0..segments, self.staged.from) {
             Ok(()) => {
                 stats.wan_socket_tx_packets.add(segments as u64);
                 stats.wan_socket_tx_bytes.add(self.staged.bytes as u64);
@@ -148,25 +165,27 @@ impl WanUdp {
     }
 
     /// Sends some of what is staged as one message.
-    fn send(&self, which: std::ops::Range<usize>, local: Option<IpAddr>) -> io::Result<()> {
+    fn send(&self, which: std::ops::Range<usize>, from: Source) -> io::Result<()> {
         let Staged { frames, segment, remote, ecn, .. } = &self.staged;
         let slices: ArrayVec<IoSlice<'_>, BURST> =
             frames[which].iter().map(|frame| IoSlice::new(frame.data())).collect();
         let segment = (slices.len() > 1).then_some(*segment as u16);
-        datagram::send(self.socket.as_fd(), &slices, &Departure { remote: *remote, local, segment, ecn: *ecn })
+        let Source { local, if_index } = from;
+        let departure = Departure { remote: *remote, local, if_index, segment, ecn: *ecn };
+        datagram::send(self.socket.as_fd(), &slices, &departure)
     }
 
     /// The kernel refused the arguments: the segments exceed the path's MTU, the device cannot segment, or the source
-    /// address is no longer ours. Each datagram by itself shows which.
+    /// address or its interface is no longer ours. Each datagram by itself shows which.
     #[cold]
     fn send_singly(&mut self, stats: &LaneStats) {
         let mut sent_with_source = false;
         let count = self.staged.frames.len();
         for place in 0..count {
-            let mut result = self.send(place..place + 1, self.staged.local);
+            let mut result = self.send(place..place + 1, self.staged.from);
             sent_with_source |= result.is_ok();
-            if self.staged.local.is_some() && result.as_ref().is_err_and(is_refusal) {
-                result = self.send(place..place + 1, None);
+            if self.staged.from != Source::ANY && result.as_ref().is_err_and(is_refusal) {
+                result = self.send(place..place + 1, Source::ANY);
             }
             match result {
                 Ok(()) => {
@@ -251,7 +270,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 fn is_refusal(error: &io::Error) -> bool {
-    is(error, &[Errno::INVAL, Errno::IO, Errno::MSGSIZE, Errno::OPNOTSUPP])
+    is(error, &[Errno::INVAL, Errno::IO, Errno::MSGSIZE, Errno::OPNOTSUPP, Errno::NODEV, Errno::NETUNREACH])
 }
 
 /// Sets the options that receiving and sending rely on.

@@ -46,6 +46,8 @@ pub struct Departure {
     pub remote: SocketAddr,
     /// From which address of ours.
     pub local: Option<IpAddr>,
+    /// Out of which interface, whatever the routes prefer; `None`: as they say.
+    pub if_index: Option<u32>,
     /// Bytes of each datagram in it; `None`: it is one.
     pub segment: Option<u16>,
     /// ECN of the IP packets.
@@ -222,15 +224,24 @@ fn write_details(control: &mut Control, to: &Departure) -> usize {
             false => put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
         }
     }
-    match to.local {
+    // An interface without an address is one of the remote's family.
+    let unspecified = || match to_v4 {
+        true => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        false => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    match to.local.or_else(|| to.if_index.map(|_| unspecified())) {
         Some(IpAddr::V4(local)) => {
+            // struct in_pktinfo: interface, our address, and one that only receiving fills.
             let mut info = [0; 12];
+            info[..4].copy_from_slice(&to.if_index.unwrap_or(0).to_ne_bytes());
             info[4..8].copy_from_slice(&local.octets());
             put(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
         }
         Some(IpAddr::V6(local)) => {
+            // struct in6_pktinfo: our address, interface.
             let mut info = [0; 20];
             info[..16].copy_from_slice(&local.octets());
+            info[16..].copy_from_slice(&to.if_index.unwrap_or(0).to_ne_bytes());
             put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
         }
         None => {}
@@ -322,7 +333,7 @@ mod tests {
             let local = Some(sender.local_addr().expect("it is bound").ip());
             let datagrams = [[1_u8; 100], [2; 100], [3; 100]];
             let slices: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
-            let departure = Departure { remote, local, segment: Some(100), ecn: 2 };
+            let departure = Departure { remote, local, if_index: None, segment: Some(100), ecn: 2 };
             send(sender.as_fd(), &slices, &departure).expect("loopback takes it");
             let mut rooms = [[0_u8; 100]; 8];
             let mut slices: Vec<_> = rooms.iter_mut().map(|room| IoSliceMut::new(room)).collect();

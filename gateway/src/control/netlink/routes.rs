@@ -92,21 +92,14 @@ impl Netlink {
     /// # Errors
     /// What the kernel said: ENETUNREACH and EHOSTUNREACH when there is none, EINVAL for a source that is not ours.
     pub fn route(&mut self, query: &RouteQuery) -> io::Result<Route> {
-        let mut message = RouteMessage::default();
-        message.header.address_family = family(query.destination);
-        message.header.destination_prefix_length = host_prefix(query.destination);
-        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(query.destination)));
-        if let Some(source) = query.source.filter(|source| source.is_ipv4() == query.destination.is_ipv4()) {
-            message.header.source_prefix_length = host_prefix(source);
-            message.attributes.push(RouteAttribute::Source(RouteAddress::from(source)));
+        if query.if_index.is_some() && query.destination.is_ipv4() {
+            // Asked for an interface that no route leaves by, the kernel takes everybody for its neighbour there. The entry
+            // of its tables it gives only where there is one.
+            let mut entry = message_of(query);
+            entry.header.flags |= RouteFlags::FibMatch;
+            self.request(RouteNetlinkMessage::GetRoute(entry), 0)?;
         }
-        if let Some(mark) = query.mark {
-            message.attributes.push(RouteAttribute::Mark(mark));
-        }
-        if let Some(index) = query.if_index {
-            message.attributes.push(RouteAttribute::Oif(index));
-        }
-        let answer = self.request(RouteNetlinkMessage::GetRoute(message), 0)?;
+        let answer = self.request(RouteNetlinkMessage::GetRoute(message_of(query)), 0)?;
         answer
             .iter()
             .find_map(|message| match message {
@@ -167,6 +160,24 @@ impl Netlink {
             _ => false,
         }))
     }
+}
+
+fn message_of(query: &RouteQuery) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(query.destination);
+    message.header.destination_prefix_length = host_prefix(query.destination);
+    message.attributes.push(RouteAttribute::Destination(RouteAddress::from(query.destination)));
+    if let Some(source) = query.source.filter(|source| source.is_ipv4() == query.destination.is_ipv4()) {
+        message.header.source_prefix_length = host_prefix(source);
+        message.attributes.push(RouteAttribute::Source(RouteAddress::from(source)));
+    }
+    if let Some(mark) = query.mark {
+        message.attributes.push(RouteAttribute::Mark(mark));
+    }
+    if let Some(index) = query.if_index {
+        message.attributes.push(RouteAttribute::Oif(index));
+    }
+    message
 }
 
 fn host_prefix(address: IpAddr) -> u8 {

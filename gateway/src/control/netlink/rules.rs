@@ -1,13 +1,15 @@
 //! Policy rules, for tunnels that carry the default route.
 
 use std::io;
+use std::net::IpAddr;
 
+use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::RouteHeader;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::Netlink;
+use super::{Netlink, family};
 
 /// One of the two rules that send everything into the tunnel but the tunnel's own packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +58,20 @@ impl Netlink {
         Ok(Some(lookup))
     }
 
+    /// Whether a rule says where packets from an address go.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn has_rule(&mut self, source: IpAddr) -> io::Result<bool> {
+        let mut message = RuleMessage::default();
+        message.header.family = family(source);
+        let answer = self.dump(&RouteNetlinkMessage::GetRule(message))?;
+        Ok(answer.iter().any(|message| match message {
+            RouteNetlinkMessage::NewRule(rule) => names(rule, source),
+            _ => false,
+        }))
+    }
+
     /// Adds a rule for IPv4 or IPv6 before those that are there.
     ///
     /// # Errors
@@ -71,6 +87,16 @@ impl Netlink {
     pub fn delete_rule(&mut self, rule: Rule, ipv4: bool) -> io::Result<()> {
         self.request(RouteNetlinkMessage::DelRule(message(rule, ipv4)), 0).map(drop)
     }
+}
+
+/// Whether a rule is for packets from an address, and from few others.
+fn names(rule: &RuleMessage, source: IpAddr) -> bool {
+    rule.attributes.iter().any(|attribute| match attribute {
+        RuleAttribute::Source(prefix) => {
+            IpNet::new(*prefix, rule.header.src_len).is_ok_and(|net| net.prefix_len() > 0 && net.contains(&source))
+        }
+        _ => false,
+    })
 }
 
 /// What a rule is to us.
