@@ -4,14 +4,18 @@
 //! Never does: look into a datagram. Among the sockets of the port the kernel chooses by the datagram's first byte
 //! (transport data to a lane, all else to the control task), so that a flood of handshakes never reaches a lane.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context as _, bail};
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use landbridge_xsk::datagram::{self, Departure};
+use quinn_udp::{RecvMeta, UdpSocketState};
+use rustix::io::Errno;
 use rustix::net::sockopt;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::paths::uplinks::Uplink;
 
 /// What a socket holds until its reader comes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -239,31 +243,43 @@ impl ControlSocket {
     /// # Errors
     /// What the kernel said.
     pub fn send(&self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8], dont_fragment: bool) -> io::Result<()> {
-        if dont_fragment {
-            forbid_fragments(&self.socket)?;
-        }
-        let sent = self.send_as_it_is(remote, local, bytes);
-        if dont_fragment {
-            allow_fragments(&self.socket)?;
-        }
-        sent
+        self.send_by(remote, Uplink { local, if_index: None }, bytes, dont_fragment)
     }
 
-    fn send_as_it_is(&self, remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> io::Result<()> {
-        let transmit = Transmit {
-            destination: self.on_the_wire(remote)?,
-            ecn: None,
-            contents: bytes,
-            segment_size: None,
-            src_ip: local.filter(|local| local.is_ipv4() == remote.is_ipv4()),
-        };
-        match self.state.try_send((&self.socket).into(), &transmit) {
-            // The address vanished from our interfaces: let the kernel choose another.
-            Err(error) if transmit.src_ip.is_some() && error.kind() != io::ErrorKind::WouldBlock => {
-                self.state.try_send((&self.socket).into(), &Transmit { src_ip: None, ..transmit })
-            }
-            result => result,
+    /// [`ControlSocket::send`] by an uplink.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn send_by(&self, remote: SocketAddr, by: Uplink, bytes: &[u8], dont_fragment: bool) -> io::Result<()> {
+        if !dont_fragment {
+            return match self.depart(remote, by, bytes, false) {
+                // The address vanished from our interfaces: let the kernel choose another.
+                Err(error) if by != Uplink::ANY && error.kind() != io::ErrorKind::WouldBlock => {
+                    self.depart(remote, Uplink::ANY, bytes, false)
+                }
+                result => result,
+            };
         }
+        forbid_fragments(&self.socket)?;
+        let sent = self.depart(remote, by, bytes, true);
+        allow_fragments(&self.socket)?;
+        match sent {
+            // That it does not fit is what such a datagram asks; it is told by silence, as by every router behind.
+            Err(error) if error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error()) => Ok(()),
+            sent => sent,
+        }
+    }
+
+    fn depart(&self, remote: SocketAddr, by: Uplink, bytes: &[u8], whole_v6: bool) -> io::Result<()> {
+        let departure = Departure {
+            remote: self.on_the_wire(remote)?,
+            local: by.local.filter(|local| local.is_ipv4() == remote.is_ipv4()),
+            if_index: by.if_index,
+            segment: None,
+            ecn: 0,
+            whole_v6,
+        };
+        datagram::send(self.socket.as_fd(), &[IoSlice::new(bytes)], &departure)
     }
 
     /// The address as this socket's family writes it.

@@ -17,3 +17,4 @@ mod operation;
 mod pairs;
 mod rings;
 mod uapi;
+mod uplinks;

@@ -52,6 +52,8 @@ pub struct Departure {
     pub segment: Option<u16>,
     /// ECN of the IP packets.
     pub ecn: u8,
+    /// Refused where it would leave in fragments, although the socket allows them. Of IPv4 only the socket can say so.
+    pub whole_v6: bool,
 }
 
 /// Room for what is known of messages received together.
@@ -224,6 +226,9 @@ fn write_details(control: &mut Control, to: &Departure) -> usize {
             false => put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
         }
     }
+    if to.whole_v6 && !to_v4 {
+        put(libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, &1_i32.to_ne_bytes());
+    }
     // An interface without an address is one of the remote's family.
     let unspecified = || match to_v4 {
         true => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -333,7 +338,7 @@ mod tests {
             let local = Some(sender.local_addr().expect("it is bound").ip());
             let datagrams = [[1_u8; 100], [2; 100], [3; 100]];
             let slices: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
-            let departure = Departure { remote, local, if_index: None, segment: Some(100), ecn: 2 };
+            let departure = Departure { remote, local, if_index: None, segment: Some(100), ecn: 2, whole_v6: false };
             send(sender.as_fd(), &slices, &departure).expect("loopback takes it");
             let mut rooms = [[0_u8; 100]; 8];
             let mut slices: Vec<_> = rooms.iter_mut().map(|room| IoSliceMut::new(room)).collect();

@@ -8,10 +8,12 @@ use std::time::{Instant, SystemTime};
 
 use landbridge_proto::{DropReason, Event, PathReason, PathView, PeerId, Tier, Transmit, WallClock};
 
+use super::super::paths::uplinks::Uplink;
 use super::super::paths::{self, Network};
 use super::Driver;
 use crate::datapath::report::Command;
 use crate::datapath::tables::{MTU_UNKNOWN, PeerEntry};
+use crate::datapath::transport::TRANSPORT_DATA;
 
 impl<N: Network> Driver<N> {
     /// Takes what the endpoint decided into the world. Called after every batch of inputs.
@@ -160,7 +162,9 @@ impl<N: Network> Driver<N> {
     fn send(&mut self, transmit: &Transmit, bytes: &[u8]) {
         let Transmit { peer, remote, local, slot, dont_fragment, .. } = *transmit;
         let state = peer.and_then(|peer| self.peers.get(&peer));
-        let is_in_use = state.and_then(|state| state.endpoint).is_some_and(|(endpoint, _)| endpoint == remote);
+        let is_in_use = state
+            .and_then(|state| state.endpoint)
+            .is_some_and(|(endpoint, sticky)| endpoint == remote && (local.is_none() || local == sticky));
         let found;
         let way = match state {
             // A place that is being tried: it must not lead into the tunnel either.
@@ -170,17 +174,22 @@ impl<N: Network> Driver<N> {
             }
             state => state.and_then(|state| state.way.as_ref()),
         };
-        if way.is_some_and(|way| way.path.is_none()) {
-            self.drops[DropReason::NoEndpoint as usize] += 1;
-            return;
-        }
         // The path knows whether the address of ours is still one.
-        let local = way.map_or(local, |way| way.path.as_ref().and_then(|path| path.local));
+        let by = match way.map(|way| &way.path) {
+            None => Uplink { local, if_index: None },
+            Some(Some(path)) => Uplink { local: path.local, if_index: path.if_index },
+            Some(None) => return self.drops[DropReason::NoEndpoint as usize] += 1,
+        };
+        // By another uplink, a probe of this one would prove nothing.
+        let is_probe = bytes.first() == Some(&TRANSPORT_DATA) && !is_in_use;
+        if is_probe && local.is_some() && by.local != local {
+            return self.drops[DropReason::NoEndpoint as usize] += 1;
+        }
         let socket = match slot {
             0 => Some(&self.socket),
             beside => self.ports.get(usize::from(beside) - 1),
         };
-        if let Some(Err(error)) = socket.map(|socket| socket.send(remote, local, bytes, dont_fragment)) {
+        if let Some(Err(error)) = socket.map(|socket| socket.send_by(remote, by, bytes, dont_fragment)) {
             self.drops[DropReason::WanError as usize] += 1;
             tracing::debug!(%remote, %error, "sending a message of the protocol");
         }
