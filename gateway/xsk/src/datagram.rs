@@ -46,7 +46,8 @@ pub struct Departure {
     pub remote: SocketAddr,
     /// From which address of ours.
     pub local: Option<IpAddr>,
-    /// Out of which interface, whatever the routes prefer; `None`: as they say.
+    /// Out of which interface, whatever the routes prefer; `None`: as they say. With IPv6 the kernel then chooses the address
+    /// among that interface's.
     pub if_index: Option<u32>,
     /// Bytes of each datagram in it; `None`: it is one.
     pub segment: Option<u16>,
@@ -243,9 +244,12 @@ fn write_details(control: &mut Control, to: &Departure) -> usize {
             put(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
         }
         Some(IpAddr::V6(local)) => {
-            // struct in6_pktinfo: our address, interface.
+            // struct in6_pktinfo: our address, interface. Given both, IPv6 takes the interface for a mere wish; given the
+            // interface alone it obeys, and takes the address from there.
             let mut info = [0; 20];
-            info[..16].copy_from_slice(&local.octets());
+            if to.if_index.is_none() {
+                info[..16].copy_from_slice(&local.octets());
+            }
             info[16..].copy_from_slice(&to.if_index.unwrap_or(0).to_ne_bytes());
             put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
         }

@@ -66,7 +66,12 @@ fn from(network: &mut impl Network, ground: &Ground, query: RouteQuery, local: I
         return Some((route, Uplink { local: Some(local), if_index: None }));
     }
     let home = home.filter(|home| ground.tunnel != Some(*home) && query.if_index.is_none_or(|asked| asked == *home))?;
-    let by_home = RouteQuery { if_index: Some(home), ..query };
+    // IPv6 obeys an interface only where no address is given: it has to be the one that the kernel chooses there.
+    let source = query.source.filter(|local| local.is_ipv4());
+    let by_home = RouteQuery { source, if_index: Some(home), ..query };
     let route = network.route(&by_home).ok().filter(|route| route.if_index == home)?;
+    if local.is_ipv6() && route.source != Some(local) {
+        return None;
+    }
     Some((route, Uplink { local: Some(local), if_index: Some(home) }))
 }
