@@ -1,5 +1,5 @@
-//! The lan side of a lane on real rings, without the lane: which packets it takes and in which shape, which it sends by the
-//! ring, and which it leaves to the kernel. Each test lives in namespaces that vanish with it.
+//! The lan side of a lane on real rings, without the lane: which packets it takes and in which shape, which it sends by
+//! the ring, and which it leaves to the kernel. Each test lives in namespaces that vanish with it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../xsk/tests/common/mod.rs"]
@@ -47,8 +47,8 @@ fn memory() -> (Memory, Pool) {
     Memory::new(MemoryConfig { frames: 1024, frame_size: 2048, jumbo_frames: 4, huge_pages: false }).unwrap()
 }
 
-/// Makes a wire of which this namespace has the end `lan`, and another one the end `far`, where `work` is done. Nothing is on
-/// the wire but the test's own frames.
+/// Makes a wire of which this namespace has the end `lan`, and another one the end `far`, where `work` is done. Nothing
+/// is on the wire but the test's own frames.
 fn there<T>(work: impl FnOnce() -> T) -> T {
     let here = File::open("/proc/thread-self/ns/net").unwrap();
     unshare(CloneFlags::CLONE_NEWNET).unwrap();

@@ -6,8 +6,8 @@
 //! 4. [`tcp`]: streams between two of them.
 //! 5. [`stop`]: how a person ends all of it early.
 //!
-//! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an address or a
-//! route of the namespace that it was called from, or wait without an end.
+//! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an
+//! address or a route of the namespace that it was called from, or wait without an end.
 
 pub mod links;
 pub mod namespace;
