@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::{args, output, status};
 use crate::status::Status;
-use crate::status::paths::{CandidateStatus, NatStatus, PathStatus, Paths, PeerPaths};
+use crate::status::paths::{CandidateStatus, NatStatus, PathStatus, Paths, PathsStatus, PeerPaths};
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
     let found: Vec<Paths> = status::ask(args)?.into_iter().map(Status::into).collect();
@@ -19,6 +19,9 @@ fn page(paths: &Paths) -> String {
         let _infallible = writeln!(text, "  {name}: {value}");
     };
     line("nat", &nat(&paths.place.nat));
+    if paths.place.udp_blocked == Some(true) {
+        line("udp", "does not get out");
+    }
     let roles = [(paths.place.introduces, "introduces its peers"), (paths.place.relays, "relays between its peers")];
     let roles: Vec<&str> = roles.iter().filter(|(is, _)| *is).map(|(_, role)| *role).collect();
     if !roles.is_empty() {
@@ -46,7 +49,7 @@ fn peer(peer: &PeerPaths) -> String {
         Some(path) => line(2, "path", &self::path(path)),
         None => line(2, "path", "none"),
     }
-    if let Some(chosen) = chosen(peer) {
+    if let Some(chosen) = chosen(paths) {
         line(2, "chosen", &chosen);
     }
     for path in &paths.standby {
@@ -93,8 +96,7 @@ pub(super) fn path(path: &PathStatus) -> String {
 }
 
 /// Since when, why, and how often it changed.
-pub(super) fn chosen(peer: &PeerPaths) -> Option<String> {
-    let paths = &peer.paths;
+pub(super) fn chosen(paths: &PathsStatus) -> Option<String> {
     let (since, reason) = (paths.since_seconds?, paths.reason.as_ref()?);
     let changes = match paths.changes {
         0 => String::new(),
@@ -126,7 +128,7 @@ fn words(label: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::paths::{PathsStatus, PlaceStatus};
+    use crate::status::paths::PlaceStatus;
 
     fn a_path(tier: &str, remote: &str) -> PathStatus {
         PathStatus {
@@ -159,6 +161,7 @@ mod tests {
             name: Some("berlin".to_owned()),
             last_handshake_seconds_ago: Some(3),
             paths: PathsStatus {
+                negotiated: true,
                 in_use: Some(a_path("direct", "198.51.100.9:51820")),
                 since_seconds: Some(61.0),
                 reason: Some("better_tier".to_owned()),
@@ -171,7 +174,8 @@ mod tests {
                 relay: Some("hub".to_owned()),
             },
         };
-        let place = PlaceStatus { nat, candidates: vec![candidate("known", None)], introduces: true, relays: false };
+        let place =
+            PlaceStatus { nat, candidates: vec![candidate("known", None)], introduces: true, ..PlaceStatus::default() };
         Paths { interface: "wg0".to_owned(), place, peers: vec![peer] }
     }
 

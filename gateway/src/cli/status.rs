@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::{args, output};
+use super::{args, output, paths};
 use crate::status::{
     ExtensionsStatus, InterfaceStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus,
     fetch, socket_path,
@@ -213,7 +213,13 @@ fn peer(peer: &PeerStatus) -> String {
     if let Some(endpoint) = peer.endpoint {
         line(2, "endpoint", endpoint.to_string());
     }
-    line(2, "path", peer.path.clone());
+    match peer.paths.in_use.as_ref().filter(|path| path.tier.is_some()) {
+        Some(path) => line(2, "path", format!("{}, by {}", paths::path(path), peer.path)),
+        None => line(2, "path", peer.path.clone()),
+    }
+    if let Some(chosen) = paths::chosen(&peer.paths) {
+        line(2, "chosen", chosen);
+    }
     let networks: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
     line(2, "allowed ips", if networks.is_empty() { "(none)".to_owned() } else { networks.join(", ") });
     if let Some(ago) = peer.last_handshake_seconds_ago {

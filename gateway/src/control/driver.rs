@@ -16,7 +16,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, PeerId, ReceiverIndex, WallClock};
+use landbridge_proto::{DropReason, Endpoint, PathReason, PeerId, ReceiverIndex, WallClock};
 
 use super::paths::{Ground, Network, Way};
 use super::sockets::{ControlSocket, Received};
@@ -74,6 +74,8 @@ pub struct Driver<N> {
     pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
     pub drops: [u64; DropReason::COUNT],
+    /// How often another path came into use, by reason.
+    pub path_changes: BTreeMap<PathReason, u64>,
     /// What a lane said of rings that fail, until somebody looks.
     pub wan_failed: Option<std::io::Error>,
     /// The same of the lan side.
@@ -107,6 +109,7 @@ impl<N: Network> Driver<N> {
             outlook,
             steer: None,
             drops: [0; DropReason::COUNT],
+            path_changes: PathReason::ALL.into_iter().map(|reason| (reason, 0)).collect(),
             wan_failed: None,
             lan_failed: None,
             unresolved: BTreeSet::new(),

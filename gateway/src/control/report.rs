@@ -91,8 +91,8 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
             .filter(|(_, packets)| *packets > 0)
             .collect(),
         channel: channel(driver),
-        place: paths::place(),
-        peers: peers(driver),
+        place: paths::place(driver),
+        peers: peers(driver, now),
     }
 }
 
@@ -131,7 +131,7 @@ fn extensions(view: ChannelView) -> Option<ExtensionsStatus> {
     })
 }
 
-fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
+fn peers<N: Network>(driver: &Driver<N>, now: Instant) -> Vec<PeerStatus> {
     let ids: Vec<_> = driver.endpoint.peers().collect();
     ids.into_iter()
         .filter_map(|id| {
@@ -163,7 +163,7 @@ fn peers<N: Network>(driver: &Driver<N>) -> Vec<PeerStatus> {
                 rx_packets: view.shared.rx_packets(),
                 tx_packets: view.shared.tx_packets(),
                 extensions: view.channel.and_then(extensions),
-                paths: paths::of(&view),
+                paths: paths::of(driver, &view, now),
             })
         })
         .collect()

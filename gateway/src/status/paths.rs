@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use landbridge_proto::candidate::{Behaviour, Nat};
 use serde::{Deserialize, Serialize};
 
 use super::Status;
@@ -51,12 +52,30 @@ impl From<Status> for Paths {
 pub struct PlaceStatus {
     /// The NAT that it is behind.
     pub nat: NatStatus,
+    /// Whether UDP gets out, as far as STUN servers tell.
+    #[serde(default)]
+    pub udp_blocked: Option<bool>,
     /// Where it may be reached, as it tells its peers.
     pub candidates: Vec<CandidateStatus>,
     /// Whether it introduces its peers to each other.
     pub introduces: bool,
     /// Whether it relays between its peers.
     pub relays: bool,
+    /// How often another path came into use, of all peers, by reason.
+    #[serde(default)]
+    pub path_changes: Vec<PathChanges>,
+    /// Candidates of peers that were refused, as they lead nowhere or back.
+    #[serde(default)]
+    pub candidates_refused: u64,
+}
+
+/// Changes of path for one reason.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathChanges {
+    /// As [`PathsStatus::reason`].
+    pub reason: String,
+    /// How many.
+    pub times: u64,
 }
 
 /// A NAT, in the words of RFC 4787 and in the one that people use.
@@ -77,9 +96,28 @@ impl Default for NatStatus {
     }
 }
 
+impl From<Nat> for NatStatus {
+    fn from(Nat { mapping, filtering }: Nat) -> Self {
+        let kind = match (mapping, filtering) {
+            (Behaviour::Unknown, _) => "unknown",
+            (Behaviour::None, _) => "none",
+            (Behaviour::EndpointIndependent, Behaviour::EndpointIndependent) => "full_cone",
+            (Behaviour::EndpointIndependent, Behaviour::AddressDependent) => "address_restricted",
+            (Behaviour::EndpointIndependent, Behaviour::AddressAndPortDependent) => "port_restricted",
+            (Behaviour::EndpointIndependent, Behaviour::Unknown | Behaviour::None) => "cone",
+            (Behaviour::AddressDependent | Behaviour::AddressAndPortDependent, _) => "symmetric",
+        };
+        let words = |behaviour: Behaviour| behaviour.label().to_owned();
+        Self { mapping: words(mapping), filtering: words(filtering), kind: kind.to_owned() }
+    }
+}
+
 /// The ways to a peer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PathsStatus {
+    /// Whether the peer takes part in proving paths; else its endpoint is the one path.
+    #[serde(default)]
+    pub negotiated: bool,
     /// The path in use.
     pub in_use: Option<PathStatus>,
     /// For how long it has been that.

@@ -44,7 +44,7 @@ impl fmt::Display for Tier {
 }
 
 /// Why a path is the one in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PathReason {
     /// It is where the configuration says.
     Configured,
@@ -65,6 +65,18 @@ pub enum PathReason {
 }
 
 impl PathReason {
+    /// All reasons.
+    pub const ALL: [Self; 8] = [
+        Self::Configured,
+        Self::Handshake,
+        Self::Roamed,
+        Self::Proven,
+        Self::BetterTier,
+        Self::Faster,
+        Self::OtherDead,
+        Self::OtherGone,
+    ];
+
     /// For people and labels.
     #[must_use]
     pub const fn label(self) -> &'static str {

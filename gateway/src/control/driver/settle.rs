@@ -14,6 +14,7 @@ use super::Driver;
 use crate::datapath::report::Command;
 use crate::datapath::tables::{MTU_UNKNOWN, PeerEntry};
 use crate::datapath::transport::TRANSPORT_DATA;
+use crate::settings::PublicKey;
 
 impl<N: Network> Driver<N> {
     /// Takes what the endpoint decided into the world. Called after every batch of inputs.
@@ -107,13 +108,16 @@ impl<N: Network> Driver<N> {
         }
     }
 
-    fn tell_of_path(&self, peer: PeerId, path: &PathView, was: Option<Tier>, reason: PathReason) {
-        let name = self.peers.get(&peer).and_then(|state| state.name.as_deref()).unwrap_or("unnamed");
-        let rtt_ms = path.rtt.map(|rtt| rtt.as_millis());
-        match was.filter(|was| *was != path.tier) {
-            Some(was) => tracing::info!(peer = name, rtt_ms, "{} (was {was}): {reason}", path.tier),
-            None => tracing::debug!(peer = name, rtt_ms, "{}: {reason}", path.tier),
-        }
+    fn tell_of_path(&mut self, peer: PeerId, path: &PathView, was: Option<Tier>, reason: PathReason) {
+        *self.path_changes.entry(reason).or_default() += 1;
+        let name = match self.peers.get(&peer).and_then(|state| state.name.clone()) {
+            Some(name) => name,
+            None => self.endpoint.peer(peer).map_or_else(String::new, |view| PublicKey(view.public_key).to_string()),
+        };
+        let was = was.map_or_else(String::new, |was| format!(" (was {was})"));
+        let rtt = path.rtt.map_or_else(String::new, |rtt| format!(", {:.1} ms", rtt.as_secs_f64() * 1000.0));
+        // Without addresses: a log that is kept must not tell where somebody was.
+        tracing::info!("peer {name}: {}{was}: {reason}{rtt}", path.tier);
     }
 
     fn want_name(&mut self, peer: PeerId) {

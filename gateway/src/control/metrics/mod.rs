@@ -6,6 +6,7 @@
 
 mod families;
 pub mod http;
+mod paths;
 
 use std::os::fd::AsFd as _;
 
@@ -62,7 +63,9 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
     channel(&mut families, status);
     for peer in &status.peers {
         families.peer(status, peer);
+        paths::peer(&mut families, status, peer);
     }
+    paths::gateway(&mut families, status);
     for lane in &status.lanes {
         for (name, value) in &lane.counters {
             families.lane(status, lane.lane, name, *value);
@@ -246,7 +249,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::status::paths::{PathsStatus, PlaceStatus};
+    use crate::status::paths::{CandidateStatus, PathChanges, PathStatus, PathsStatus, PlaceStatus};
     use crate::status::{
         ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
         WanStatus,
@@ -293,7 +296,7 @@ mod tests {
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
             channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
-            place: PlaceStatus::default(),
+            place: place(),
             peers: vec![PeerStatus {
                 public_key: "BBBB=".to_owned(),
                 name: Some("site \"b\"".to_owned()),
@@ -316,8 +319,46 @@ mod tests {
                     ports_in: 1,
                     ports_refused: false,
                 }),
-                paths: PathsStatus::default(),
+                paths: ways(),
             }],
+        }
+    }
+
+    fn candidate(state: &str) -> CandidateStatus {
+        let address = "192.0.2.9:7".parse().expect("an address");
+        CandidateStatus { kind: "stun".to_owned(), address, state: state.to_owned(), why: None }
+    }
+
+    fn place() -> PlaceStatus {
+        let path_changes = vec![PathChanges { reason: "other_dead".to_owned(), times: 2 }];
+        PlaceStatus {
+            udp_blocked: Some(false),
+            candidates: vec![candidate("known")],
+            path_changes,
+            ..PlaceStatus::default()
+        }
+    }
+
+    fn ways() -> PathsStatus {
+        let path = PathStatus {
+            tier: Some("relayed".to_owned()),
+            kind: Some("relayed".to_owned()),
+            remote: "192.0.2.1:51820".parse().expect("an address"),
+            local: None,
+            proven: true,
+            rtt_ms: Some(25.0),
+            loss_ratio: Some(0.5),
+            mtu: Some(1472),
+            heard_seconds_ago: None,
+        };
+        PathsStatus {
+            negotiated: true,
+            in_use: Some(path),
+            since_seconds: Some(9.0),
+            reason: Some("other_dead".to_owned()),
+            changes: 4,
+            candidates: vec![candidate("failed"), candidate("failed")],
+            ..PathsStatus::default()
         }
     }
 
@@ -352,6 +393,17 @@ mod tests {
             "landbridge_lane_stage_packets_total{device=\"lb0\",lane=\"0\",stage=\"seal\"} 7",
             "landbridge_lane_stage_sampling{device=\"lb0\",lane=\"0\"} 64",
             "landbridge_backend_packets_total{device=\"lb0\",backend=\"socket\",direction=\"rx\"} 3",
+            "landbridge_path_info{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\",tier=\"relayed\",kind=\"relayed\",reason=\"other_dead\"} 1",
+            "landbridge_path_up{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1",
+            "landbridge_path_rtt_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.025",
+            "landbridge_path_loss_ratio{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.5",
+            "landbridge_path_mtu_bytes{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 1472",
+            "landbridge_peer_path_changes_total{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 4",
+            "landbridge_path_changes_total{device=\"lb0\",reason=\"other_dead\"} 2",
+            "landbridge_candidates{device=\"lb0\",side=\"theirs\",kind=\"stun\",state=\"failed\"} 2",
+            "landbridge_candidates{device=\"lb0\",side=\"ours\",kind=\"stun\",state=\"known\"} 1",
+            "landbridge_nat_info{device=\"lb0\",kind=\"unknown\",mapping=\"unknown\",filtering=\"unknown\"} 1",
+            "landbridge_udp_blocked{device=\"lb0\"} 0",
             "landbridge_peer_handshake_duration_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.0015",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");
