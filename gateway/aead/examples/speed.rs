@@ -1,6 +1,6 @@
 //! Time per packet of every engine beside ring's, by length and burst size, seal and open.
 //!
-//! `speed [LENGTH,...|imix [BURST,...]]`. Each round measures every engine once, so what disturbs the machine
+//! `speed [LENGTH,...|imix [BURST,... [KEYS]]]`: neighbours have different keys where there are several. Each round measures every engine once, so what disturbs the machine
 //! disturbs all; a figure is the median of the rounds. Packets lie in slots of their own, as in a lane.
 
 use std::time::Instant;
@@ -16,25 +16,26 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let lengths = arguments.next().unwrap_or_else(|| "64,128,512,1024,1420,imix".to_owned());
     let bursts = arguments.next().unwrap_or_else(|| "1,2,4,8,16,32,64".to_owned());
+    let keys = arguments.next().map_or(1, |keys| keys.parse().expect("how many keys"));
     println!(
         "{:>6} {:>6} {:>8} {:>9} {:>9} {:>7} {:>7}",
         "bytes", "burst", "engine", "seal ns", "open ns", "seal/r", "open/r"
     );
     for length in lengths.split(',') {
         for burst in bursts.split(',') {
-            report(length, burst.parse().expect("a burst size"));
+            report(length, burst.parse().expect("a burst size"), keys);
         }
     }
 }
 
-fn report(length: &str, burst: usize) {
+fn report(length: &str, burst: usize, keys: u8) {
     let lengths: Vec<usize> = match length {
         "imix" => (0..PACKETS).map(|i| [64, 570, 64, 64, 570, 64, 1518, 64, 64, 570, 64, 64][i * 7 % 12]).collect(),
         length => vec![length.parse().expect("a length"); PACKETS],
     };
     let engines: Vec<Engine> = Engine::available().collect();
     let mut samples = vec![[Vec::new(), Vec::new()]; engines.len()];
-    let mut bench = Bench::new(&lengths);
+    let mut bench = Bench::new(&lengths, keys);
     for round in 0..=ROUNDS {
         for (engine, samples) in engines.iter().zip(&mut samples) {
             for (open, samples) in samples.iter_mut().enumerate() {
@@ -65,20 +66,20 @@ fn median(mut samples: Vec<f64>) -> f64 {
 }
 
 struct Bench {
-    key: Key,
+    keys: Vec<Key>,
     lengths: Vec<usize>,
     sealed: Vec<u8>,
     slots: Vec<u8>,
 }
 
 impl Bench {
-    fn new(lengths: &[usize]) -> Self {
-        let key = Key::new(&[3; 32]);
+    fn new(lengths: &[usize], keys: u8) -> Self {
+        let keys: Vec<Key> = (0..keys.max(1)).map(|i| Key::new(&[i; 32])).collect();
         let mut sealed = vec![5; SLOT * PACKETS];
         for (i, (slot, len)) in sealed.chunks_exact_mut(SLOT).zip(lengths).enumerate() {
-            key.seal(i as u64, &mut slot[..len + TAG_LEN]);
+            keys[i % keys.len()].seal(i as u64, &mut slot[..len + TAG_LEN]);
         }
-        Self { key, lengths: lengths.to_vec(), slots: sealed.clone(), sealed }
+        Self { keys, lengths: lengths.to_vec(), slots: sealed.clone(), sealed }
     }
 
     /// Nanoseconds per packet.
@@ -93,7 +94,7 @@ impl Bench {
                 .zip(&self.lengths)
                 .enumerate()
                 .map(|(i, (slot, len))| Packet {
-                    key: &self.key,
+                    key: &self.keys[i % self.keys.len()],
                     counter: i as u64,
                     bytes: &mut slot[..len + TAG_LEN],
                     authentic: false,

@@ -1,11 +1,11 @@
-//! Bursts in batches of equal key and similar length, for engines that work across packets.
+//! Bursts in batches of similar length, for engines that work across packets.
 //!
 //! Enters: a burst in any order. Leaves: the same burst sealed or opened; packets stay where they are,
 //! only the order of work changes. Never does: refuse a burst: what makes no batch worth its cost goes to
 //! `ring`, packet by packet.
 //!
-//! 1. Sort the burst's indices by key and length, longest first.
-//! 2. Cut the order where the key changes and after a batch's worth of packets.
+//! 1. Sort the burst's indices by length, longest first. Keys may differ: each of an engine's lanes has its own.
+//! 2. Cut the order after each batch's worth of packets.
 //! 3. A batch that `ring` does faster goes to `ring`; so does a packet shorter than a tag, or longer than any packet.
 //! 4. Wipe what the engine left on the stack, once.
 
@@ -14,6 +14,8 @@ use crate::{Packet, TAG_LEN, avx2, avx512, by_ring};
 /// A packet of a batch: `len` bytes of text at `text`, its tag right behind.
 #[derive(Clone, Copy)]
 pub(crate) struct Lane {
+    /// Valid for reads as long as the text.
+    pub(crate) key: *const [u32; 8],
     pub(crate) text: *mut u8,
     pub(crate) len: usize,
     pub(crate) counter: u64,
@@ -77,8 +79,8 @@ pub(crate) struct Kernel {
     pub(crate) is_supported: fn() -> bool,
     /// Most packets of one call.
     batch: usize,
-    seal: unsafe fn(&[u32; 8], &[Lane]),
-    open: unsafe fn(&[u32; 8], &[Lane]) -> u16,
+    seal: unsafe fn(&[Lane]),
+    open: unsafe fn(&[Lane]) -> u16,
     cost: Cost,
 }
 
@@ -141,10 +143,10 @@ impl Kernel {
         self.run(
             burst,
             |packet| packet.key.seal(packet.counter, packet.bytes),
-            |part, batch, lanes| {
+            |_, _, lanes| {
                 // SAFETY: the engine is supported; the lanes come from distinct exclusive slices of at least TAG_LEN
-                // bytes, which are borrowed for the whole call, and are sorted.
-                unsafe { (self.seal)(&part[usize::from(batch[0])].key.words, lanes) };
+                // bytes, which are borrowed for the whole call as their keys are, and are sorted.
+                unsafe { (self.seal)(lanes) };
             },
         );
     }
@@ -162,7 +164,7 @@ impl Kernel {
             |packet| packet.authentic = packet.key.open(packet.counter, packet.bytes).is_ok(),
             |part, batch, lanes| {
                 // SAFETY: as in `seal_burst`.
-                let authentic = unsafe { (self.open)(&part[usize::from(batch[0])].key.words, lanes) };
+                let authentic = unsafe { (self.open)(lanes) };
                 for (i, &at) in batch.iter().enumerate() {
                     part[usize::from(at)].authentic = authentic & (1 << i) != 0;
                 }
@@ -199,30 +201,28 @@ impl Kernel {
         for (i, at) in order.iter_mut().enumerate() {
             *at = i as u8;
         }
-        let sort_key = |at: u8| {
-            let packet = &part[usize::from(at)];
-            (core::ptr::from_ref(packet.key) as usize, core::cmp::Reverse(packet.bytes.len()))
-        };
+        let sort_key = |at: u8| core::cmp::Reverse(part[usize::from(at)].bytes.len());
         if !order.is_sorted_by_key(|&at| sort_key(at)) {
             order.sort_unstable_by_key(|&at| sort_key(at));
         }
-        let mut rest = &*order;
-        while let Some(&first) = rest.first() {
-            let key = part[usize::from(first)].key;
-            let same = |at: &&u8| core::ptr::eq(part[usize::from(**at)].key, key);
-            let (batch, behind) = rest.split_at(rest.iter().take(self.batch).take_while(same).count());
+        for batch in order.chunks(self.batch) {
             work(part, batch);
-            rest = behind;
         }
     }
 
     /// The packets of a batch, if the kernel can take them and is faster than `ring`.
     fn lanes(&self, part: &mut [Packet<'_>], batch: &[u8]) -> Option<[Lane; BATCH]> {
-        let mut lanes = [Lane { text: core::ptr::null_mut(), len: 0, counter: 0 }; BATCH];
+        let none = Lane { key: core::ptr::null(), text: core::ptr::null_mut(), len: 0, counter: 0 };
+        let mut lanes = [none; BATCH];
         for (lane, &at) in lanes.iter_mut().zip(batch) {
             let packet = &mut part[usize::from(at)];
             let len = packet.bytes.len().checked_sub(TAG_LEN).filter(|len| *len <= LONGEST)?;
-            *lane = Lane { text: packet.bytes.as_mut_ptr(), len, counter: packet.counter };
+            *lane = Lane {
+                key: &raw const packet.key.words,
+                text: packet.bytes.as_mut_ptr(),
+                len,
+                counter: packet.counter,
+            };
         }
         self.cost.is_below_rings(&lanes[..batch.len()]).then_some(lanes)
     }

@@ -1,6 +1,6 @@
 //! ChaCha20-Poly1305 over up to eight packets at once with AVX2.
 //!
-//! Enters: one key and a batch of packets, longest first. Leaves: the packets sealed, or opened where authentic. Never
+//! Enters: a batch of packets with their keys, longest first. Leaves: the packets sealed, or opened where authentic. Never
 //! does: branch on, or index by, a secret; decrypt a packet whose tag does not match; touch a byte
 //! outside the packets it was given.
 //!
@@ -33,14 +33,15 @@ pub(crate) fn is_supported() -> bool {
     is_x86_feature_detected!("avx2")
 }
 
-/// Seals 1 to [`BATCH`] packets under one key.
+/// Seals 1 to [`BATCH`] packets.
 ///
 /// # Safety
 /// [`is_supported`] was true; every lane's `text` is valid for reads and writes of `len + TAG_LEN` bytes,
-/// no two lanes overlap, and nothing else accesses them meanwhile. Lanes are sorted by length, longest first.
+/// no two lanes overlap, and nothing else accesses them meanwhile. Every lane's `key` is valid for reads. Lanes are sorted by length, longest first.
 #[target_feature(enable = "avx2")]
-pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
-    let cipher = Cipher::new(key, lanes);
+pub(crate) unsafe fn seal(lanes: &[Lane]) {
+    // SAFETY: the caller vouches for the lanes.
+    let cipher = unsafe { Cipher::new(lanes) };
     let mut schedule = Schedule::new(lanes, 0);
     let places = schedule.take();
     let columns = cipher.columns(&places);
@@ -60,14 +61,15 @@ pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
     }
 }
 
-/// Opens 1 to [`BATCH`] packets under one key and returns the set of those that were authentic, bit `i`
+/// Opens 1 to [`BATCH`] packets and returns the set of those that were authentic, bit `i`
 /// for lane `i`. The others keep their ciphertext.
 ///
 /// # Safety
 /// As for [`seal`].
 #[target_feature(enable = "avx2")]
-pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
-    let cipher = Cipher::new(key, lanes);
+pub(crate) unsafe fn open(lanes: &[Lane]) -> u16 {
+    // SAFETY: the caller vouches for the lanes.
+    let cipher = unsafe { Cipher::new(lanes) };
     let mut schedule = Schedule::new(lanes, 0);
     let places = schedule.take();
     let columns = cipher.columns(&places);
@@ -88,11 +90,11 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
             apply(&columns, &places, lanes, lanes.len());
             apply_rest(&cipher, schedule, lanes);
         }
-    } else {
+    } else if authentic != 0 {
         let (right, count) = chosen::<BATCH>(lanes, authentic);
         let right = &right[..count];
         // SAFETY: as above.
-        unsafe { apply_rest(&Cipher::new(key, right), Schedule::new(right, 1), right) };
+        unsafe { apply_rest(&Cipher::new(right), Schedule::new(right, 1), right) };
     }
     authentic
 }
@@ -145,7 +147,12 @@ pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8;
     assert!(is_supported());
     let mut all = Vec::new();
     for (keys, texts) in one_time_keys.chunks(LANES).zip(texts.chunks(LANES)) {
-        let lane = |text: &Vec<u8>| Lane { text: text.as_ptr().cast_mut(), len: text.len(), counter: 0 };
+        let lane = |text: &Vec<u8>| Lane {
+            key: core::ptr::null(),
+            text: text.as_ptr().cast_mut(),
+            len: text.len(),
+            counter: 0,
+        };
         let lanes: Vec<Lane> = texts.iter().map(lane).collect();
         let mut columns = [[0_u32; LANES]; 8];
         for (i, key) in keys.iter().enumerate() {

@@ -1,6 +1,6 @@
 //! ChaCha20 (RFC 8439, section 2.3), sixteen blocks abreast, one 32-bit lane each.
 //!
-//! Enters: a key, and which block of which packet each lane is. Leaves: key stream by columns (register `w` holds
+//! Enters: the packets' keys, and which block of which packet each lane is. Leaves: key stream by columns (register `w` holds
 //! word `w` of all sixteen blocks), or applied to packets. Never does: touch a packet outside its text.
 //!
 //! All arithmetic is on words of 32 bits modulo 2^32, as the specification has it. The block number is a word, too:
@@ -15,10 +15,12 @@ use crate::schedule::BLOCK;
 
 pub(super) type Places = crate::schedule::Places<ABREAST>;
 
-/// The rows of the ChaCha20 state that all packets of a key share, and the packets' counters.
+/// The rows of the ChaCha20 state that packets begin with: keys and counters.
 pub(super) struct Cipher {
     constants: [__m512i; 4],
+    /// One key in all lanes, or where `keys_differ` the keys by packet.
     key: [__m512i; 8],
+    keys_differ: bool,
     /// Low and high words, by packet.
     counters: [__m512i; 2],
 }
@@ -42,21 +44,24 @@ macro_rules! quarter_rounds {
 }
 
 impl Cipher {
+    /// # Safety
+    /// As for [`super::seal`].
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn new(key: &[u32; 8], lanes: &[Lane]) -> Self {
+    pub(super) unsafe fn new(lanes: &[Lane]) -> Self {
         let counters = counters::<BATCH>(lanes);
         // SAFETY: each array is the size of a register.
         let counters = unsafe {
             [_mm512_loadu_si512(counters[0].as_ptr().cast()), _mm512_loadu_si512(counters[1].as_ptr().cast())]
         };
         let zero = _mm512_setzero_si512();
-        let mut cipher = Self { constants: [zero; 4], key: [zero; 8], counters };
+        let first = lanes[0].key;
+        let keys_differ = lanes.iter().any(|lane| lane.key != first);
+        // SAFETY: the caller vouches for the keys.
+        let key = unsafe { if keys_differ { keys_by_packet(lanes) } else { key_in_all_lanes(&*first) } };
+        let mut cipher = Self { constants: [zero; 4], key, keys_differ, counters };
         for (row, word) in cipher.constants.iter_mut().zip(CONSTANTS) {
             *row = _mm512_set1_epi32(word);
-        }
-        for (row, word) in cipher.key.iter_mut().zip(key) {
-            *row = _mm512_set1_epi32(*word as i32);
         }
         cipher
     }
@@ -66,13 +71,16 @@ impl Cipher {
     #[target_feature(enable = "avx512f")]
     pub(super) fn columns(&self, places: &Places) -> [__m512i; 16] {
         let [c0, c1, c2, c3] = self.constants;
-        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.key;
         // SAFETY: the arrays are the size of the registers.
         let (packet, block) = unsafe {
             (
                 _mm512_cvtepu8_epi32(_mm_loadu_si128(places.packets.as_ptr().cast())),
                 _mm512_loadu_si512(places.blocks.as_ptr().cast()),
             )
+        };
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = match self.keys_differ {
+            true => self.key.map(|row| _mm512_permutexvar_epi32(packet, row)),
+            false => self.key,
         };
         let low = _mm512_permutexvar_epi32(packet, self.counters[0]);
         let high = _mm512_permutexvar_epi32(packet, self.counters[1]);
@@ -88,6 +96,28 @@ impl Cipher {
         }
         x
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn key_in_all_lanes(key: &[u32; 8]) -> [__m512i; 8] {
+    key.map(|word| _mm512_set1_epi32(word as i32))
+}
+
+/// Register `w` holds word `w` of every packet's key.
+///
+/// # Safety
+/// As for [`super::seal`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn keys_by_packet(lanes: &[Lane]) -> [__m512i; 8] {
+    let mut rows = [_mm512_setzero_si512(); BATCH];
+    for (row, lane) in rows.iter_mut().zip(lanes) {
+        // SAFETY: the caller vouches for the keys, which are the size of half a register.
+        *row = _mm512_zextsi256_si512(unsafe { _mm256_loadu_si256(lane.key.cast()) });
+    }
+    let columns = transpose_16(&rows);
+    core::array::from_fn(|word| columns[word])
 }
 
 /// Applies key stream, given by columns, to the texts of whole places.

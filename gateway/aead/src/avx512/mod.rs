@@ -1,6 +1,6 @@
 //! ChaCha20-Poly1305 over up to sixteen packets at once with AVX-512 (F, BW, VL, IFMA, VBMI2).
 //!
-//! Enters: one key and a batch of packets, longest first. Leaves: the packets sealed, or opened where authentic. Never
+//! Enters: a batch of packets with their keys, longest first. Leaves: the packets sealed, or opened where authentic. Never
 //! does: branch on, or index by, a secret; decrypt a packet whose tag does not match; touch a byte
 //! outside the packets it was given.
 //!
@@ -38,14 +38,15 @@ pub(crate) fn is_supported() -> bool {
         && is_x86_feature_detected!("avx512vbmi2")
 }
 
-/// Seals 1 to [`BATCH`] packets under one key.
+/// Seals 1 to [`BATCH`] packets.
 ///
 /// # Safety
 /// [`is_supported`] was true; every lane's `text` is valid for reads and writes of `len + TAG_LEN` bytes,
-/// no two lanes overlap, and nothing else accesses them meanwhile. Lanes are sorted by length, longest first.
+/// no two lanes overlap, and nothing else accesses them meanwhile. Every lane's `key` is valid for reads. Lanes are sorted by length, longest first.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
-pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
-    let cipher = Cipher::new(key, lanes);
+pub(crate) unsafe fn seal(lanes: &[Lane]) {
+    // SAFETY: the caller vouches for the lanes.
+    let cipher = unsafe { Cipher::new(lanes) };
     let mut schedule = Schedule::new(lanes, 0);
     let places = schedule.take();
     let columns = cipher.columns(&places);
@@ -67,14 +68,15 @@ pub(crate) unsafe fn seal(key: &[u32; 8], lanes: &[Lane]) {
     }
 }
 
-/// Opens 1 to [`BATCH`] packets under one key and returns the set of those that were authentic, bit `i`
+/// Opens 1 to [`BATCH`] packets and returns the set of those that were authentic, bit `i`
 /// for lane `i`. The others keep their ciphertext.
 ///
 /// # Safety
 /// As for [`seal`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2")]
-pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
-    let cipher = Cipher::new(key, lanes);
+pub(crate) unsafe fn open(lanes: &[Lane]) -> u16 {
+    // SAFETY: the caller vouches for the lanes.
+    let cipher = unsafe { Cipher::new(lanes) };
     let mut schedule = Schedule::new(lanes, 0);
     let places = schedule.take();
     let columns = cipher.columns(&places);
@@ -97,11 +99,11 @@ pub(crate) unsafe fn open(key: &[u32; 8], lanes: &[Lane]) -> u16 {
         }
         // SAFETY: as above.
         unsafe { apply_rest(&cipher, schedule, lanes) };
-    } else {
+    } else if authentic != 0 {
         let (right, count) = chosen::<BATCH>(lanes, authentic);
         let right = &right[..count];
         // SAFETY: as above.
-        unsafe { apply_rest(&Cipher::new(key, right), Schedule::new(right, 1), right) };
+        unsafe { apply_rest(&Cipher::new(right), Schedule::new(right, 1), right) };
     }
     authentic
 }
@@ -167,7 +169,12 @@ pub(crate) fn tags_of(one_time_keys: &[[u8; 32]], texts: &[Vec<u8>]) -> Vec<[u8;
     assert!(is_supported() && texts.len() <= BATCH);
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&i| core::cmp::Reverse(texts[i].len()));
-    let lane = |&i: &usize| Lane { text: texts[i].as_ptr().cast_mut(), len: texts[i].len(), counter: 0 };
+    let lane = |&i: &usize| Lane {
+        key: core::ptr::null(),
+        text: texts[i].as_ptr().cast_mut(),
+        len: texts[i].len(),
+        counter: 0,
+    };
     let lanes: Vec<Lane> = order.iter().map(lane).collect();
     let mut columns = [[[0_u32; LANES]; 8]; 2];
     for (i, key) in order.iter().map(|&i| &one_time_keys[i]).enumerate() {
