@@ -29,11 +29,11 @@ pub fn outer_frame(frame: &[u8]) {
     }
     let wire = Wire { source: found.local, ethernet, mtu: 65_535, if_index: 1 };
     // Addresses mapped from IPv4 never stand on a wire of ours.
-    let Some(template) = HeaderTemplate::new(&wire, found.remote, found.local_port) else { return };
+    let Some(template) = HeaderTemplate::new(&wire, found.remote) else { return };
     offload::with_pool(|pool| {
         let payload = &frame[found.payload.clone()];
         let mut out = offload::frame(pool, payload);
-        template.write_with_ecn(&mut out, found.ecn).expect("there is headroom");
+        template.write_with_ecn(&mut out, found.local_port, found.ecn).expect("there is headroom");
         let again = wire::parse(out.data()).expect("our own frame is sound");
         assert_eq!(&out.data()[again.payload.clone()], payload);
         assert_eq!((again.local, again.local_port), (found.remote.ip(), found.remote.port()));

@@ -121,7 +121,7 @@ fn tables(site: Site, plan: Plan, session: &Arc<Session>, if_index: u32) -> Tabl
         ethernet.try_extend_from_slice(&ethertype).unwrap();
         Wire { if_index, source: ours, ethernet, mtu: 1500 }
     });
-    let path = Path { remote: SocketAddr::new(theirs, PORT), local: Some(ours), if_index: None, wire };
+    let path = Path::new(SocketAddr::new(theirs, PORT), Some(ours), None, wire);
     let shared = Arc::clone(&session.shared);
     let entry =
         PeerEntry { session: Some(Arc::clone(session)), path: Some(Arc::new(path)), ..PeerEntry::new(PEER, shared) };

@@ -19,7 +19,7 @@ use landbridge::datapath::report::{Link, Waker};
 use landbridge::datapath::side::{Datagrams, Origin, Outgoing, PollSet, Wan};
 use landbridge::datapath::stats::LaneStats;
 use landbridge::datapath::tables::{Path, PeerEntry, Tables, Wire};
-use landbridge::datapath::wire::{self, HeaderTemplate};
+use landbridge::datapath::wire;
 use landbridge_aead::Key;
 use landbridge_proto::session::SessionLimits;
 use landbridge_proto::{AllowedIps, DropReason, PeerId, PeerShared, ReceiverIndex, Role, Session};
@@ -29,8 +29,6 @@ use super::aead::TURN;
 
 const MTU: u32 = 1420;
 const PORT: u16 = 51_820;
-/// Header templates kept, as by the wan side on AF_XDP rings.
-const TEMPLATES: usize = 64;
 
 /// One gateway's lane.
 pub(crate) struct Site {
@@ -148,12 +146,8 @@ fn tables(own: u8, peers: u32) -> Tables {
         let session = Arc::new(session(own, id, &shared, now));
         let ethernet = [2, 0, 0, 0, 0, other, 2, 0, 0, 0, 0, own, 8, 0].into_iter().collect();
         let wire = Wire { if_index: 1, source: outer(own, peer), ethernet, mtu: 1500 };
-        let path = Path {
-            remote: SocketAddr::new(outer(other, peer), PORT),
-            local: Some(outer(own, peer)),
-            if_index: None,
-            wire: Some(wire),
-        };
+        let (remote, local) = (SocketAddr::new(outer(other, peer), PORT), outer(own, peer));
+        let path = Path::new(remote, Some(local), None, Some(wire));
         tables.sessions.set(session.local_index.slot(), Some(Arc::clone(&session)));
         let entry = PeerEntry { session: Some(session), path: Some(Arc::new(path)), ..PeerEntry::new(id, shared) };
         tables.peers.set(peer as usize, Some(Arc::new(entry)));
@@ -179,17 +173,10 @@ fn session(own: u8, peer: PeerId, shared: &Arc<PeerShared>, now: Instant) -> Ses
 }
 
 /// A wan side that does to frames what the one on AF_XDP rings does, and then only keeps them.
+#[derive(Default)]
 pub(crate) struct MemoryRing {
     pub(crate) arrived: VecDeque<Frame>,
     pub(crate) sent: VecDeque<Frame>,
-    headers: Vec<Option<(Arc<Path>, HeaderTemplate)>>,
-}
-
-impl Default for MemoryRing {
-    fn default() -> Self {
-        let headers = std::iter::repeat_with(|| None).take(TEMPLATES).collect();
-        Self { arrived: VecDeque::new(), sent: VecDeque::new(), headers }
-    }
 }
 
 impl Wan for MemoryRing {
@@ -205,16 +192,9 @@ impl Wan for MemoryRing {
     }
 
     fn transmit(&mut self, pool: &mut Pool, frames: &mut Burst, to: Outgoing<'_>, stats: &LaneStats) {
-        let address = Arc::as_ptr(to.path) as usize;
-        let kept = &mut self.headers[(address >> 4 ^ address >> 10) % TEMPLATES];
-        if !kept.as_ref().is_some_and(|(path, _)| Arc::ptr_eq(path, to.path)) {
-            let wire = to.path.wire.as_ref().expect("the path leads past the kernel");
-            let template = HeaderTemplate::new(wire, to.path.remote, to.source_port).expect("one family");
-            *kept = Some((Arc::clone(to.path), template));
-        }
-        let Some((_, headers)) = kept else { return };
+        let headers = to.path.headers().expect("the path leads past the kernel");
         for mut frame in frames.drain(..) {
-            match headers.write_with_ecn(&mut frame, to.ecn) {
+            match headers.write_with_ecn(&mut frame, to.source_port, to.ecn) {
                 Ok(()) => self.sent.push_back(frame),
                 Err(_) => {
                     stats.drop_packets(DropReason::Oversized, 1);

@@ -18,6 +18,7 @@ mod edges;
 mod engine;
 #[cfg(target_arch = "x86_64")]
 mod multibuffer;
+mod prefetch;
 #[cfg(target_arch = "x86_64")]
 mod schedule;
 #[cfg(target_arch = "x86_64")]
@@ -26,6 +27,7 @@ mod texts;
 mod wipe;
 
 pub use engine::{Engine, EngineUnavailable, select};
+pub use prefetch::prefetch;
 
 use zeroize::Zeroize;
 
@@ -54,7 +56,8 @@ impl core::error::Error for BadTag {}
 /// The key words of engines across packets are wiped on drop. `ring` gives no handle for wiping its
 /// own copy; the bytes handed to [`Key::new`] are the caller's to wipe.
 pub struct Key {
-    ring: LessSafeKey,
+    /// Half a kilobyte, most of it for other algorithms: kept elsewhere, so that sessions are a few cache lines.
+    ring: Box<LessSafeKey>,
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only engines across packets read it"))]
     words: [u32; 8],
 }
@@ -80,7 +83,16 @@ impl Key {
         for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(4)) {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
-        Self { ring: LessSafeKey::new(unbound.expect("32 bytes are a ChaCha20-Poly1305 key")), words }
+        let ring = LessSafeKey::new(unbound.expect("32 bytes are a ChaCha20-Poly1305 key"));
+        Self { ring: Box::new(ring), words }
+    }
+
+    /// Asks for what lies outside of the key itself and is read by the engine in use: see [`prefetch()`].
+    #[inline]
+    pub fn prefetch(&self) {
+        if Engine::in_use() == Engine::Ring {
+            prefetch(&*self.ring);
+        }
     }
 
     /// Seals the plaintext in `packet[..packet.len() - TAG_LEN]` in place and writes the tag behind it.

@@ -60,6 +60,12 @@ impl ReplayWindow {
         self.seen[self.place_of(counter / WORD)] & bit(counter) != 0
     }
 
+    /// Asks for what [`ReplayWindow::commit`] will write for this counter: see [`landbridge_aead::prefetch()`].
+    #[inline]
+    pub fn prefetch(&self, counter: u64) {
+        landbridge_aead::prefetch(&self.seen[self.place_of(counter / WORD)]);
+    }
+
     /// Notes a counter whose packet was authentic. False when it was seen before or lies behind the
     /// window: the packet must then be dropped. Called after the AEAD.
     #[inline]

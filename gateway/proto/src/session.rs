@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use landbridge_aead::Key;
+use landbridge_aead::{Key, prefetch};
 
 use crate::ReplayWindow;
 use crate::tuning::{CHANNEL_BURST, CHANNEL_INTERVAL_MS};
@@ -52,27 +52,42 @@ pub enum Role {
 }
 
 /// One pair of transport keys.
+///
+/// A gateway of many peers finds each session outside of its caches, so the fields lie by use: what both directions read
+/// fills one cache line, what sealing takes beside it the next, and what opening takes the two behind.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Session {
-    /// The peer at the other end.
-    pub peer: PeerId,
-    /// What the lanes report of that peer.
-    pub shared: Arc<PeerShared>,
+    /// When the keys were derived.
+    pub created: Instant,
+    /// Until when and up to which counter the keys may be used.
+    pub limits: SessionLimits,
     /// The index that the peer writes into what it sends us.
     pub local_index: ReceiverIndex,
     /// The index that we write into what we send.
     pub remote_index: ReceiverIndex,
-    /// Which side began.
-    pub role: Role,
-    /// When the keys were derived.
-    pub created: Instant,
-    /// Seals what we send.
-    pub seal_key: Key,
-    /// Opens what we receive.
-    pub open_key: Key,
-    /// Until when and up to which counter the keys may be used.
-    pub limits: SessionLimits,
-    send_counter: AtomicU64,
+    /// The peer at the other end.
+    pub peer: PeerId,
+    /// What the lanes report of that peer.
+    pub shared: Arc<PeerShared>,
+    sealing: Sealing,
+    opening: Opening,
+}
+
+/// What sealing uses.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Sealing {
+    key: Key,
+    counter: AtomicU64,
+    role: Role,
+}
+
+/// What opening uses.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Opening {
+    key: Key,
     confirmed: AtomicBool,
     replay: Mutex<ReplayWindow>,
 }
@@ -102,19 +117,53 @@ impl Session {
         limits: SessionLimits,
     ) -> Self {
         Self {
-            peer,
-            shared,
+            created,
+            limits,
             local_index,
             remote_index,
-            role,
-            created,
-            seal_key,
-            open_key,
-            limits,
-            send_counter: AtomicU64::new(0),
-            confirmed: AtomicBool::new(role == Role::Initiator),
-            replay: Mutex::new(ReplayWindow::new()),
+            peer,
+            shared,
+            sealing: Sealing { key: seal_key, counter: AtomicU64::new(0), role },
+            opening: Opening {
+                key: open_key,
+                confirmed: AtomicBool::new(role == Role::Initiator),
+                replay: Mutex::new(ReplayWindow::new()),
+            },
         }
+    }
+
+    /// Which side began.
+    #[must_use]
+    pub const fn role(&self) -> Role {
+        self.sealing.role
+    }
+
+    /// Seals what we send.
+    #[inline]
+    #[must_use]
+    pub const fn seal_key(&self) -> &Key {
+        &self.sealing.key
+    }
+
+    /// Opens what we receive.
+    #[inline]
+    #[must_use]
+    pub const fn open_key(&self) -> &Key {
+        &self.opening.key
+    }
+
+    /// Asks for what sealing will read. It waits for nothing: see [`landbridge_aead::prefetch()`].
+    #[inline]
+    pub fn prefetch_to_seal(&self) {
+        prefetch(&self.created);
+        prefetch(&self.sealing);
+    }
+
+    /// [`Session::prefetch_to_seal`] for opening.
+    #[inline]
+    pub fn prefetch_to_open(&self) {
+        prefetch(&self.created);
+        prefetch(&self.opening);
     }
 
     /// Takes `n` consecutive counters for a burst and returns the first, or `None` when not all of them
@@ -125,7 +174,8 @@ impl Session {
         let within = |first: u64| first.checked_add(n).is_some_and(|end| end <= self.limits.reject_after_messages);
         // Looked at before anything is taken: an attempt that would go beyond the limit must change nothing. To take and
         // give back would let others, between the two, take counters that are then handed out again.
-        self.send_counter
+        self.sealing
+            .counter
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| within(first).then(|| first + n))
             .ok()
     }
@@ -133,13 +183,13 @@ impl Session {
     /// How many counters were handed out.
     #[must_use]
     pub fn sent_messages(&self) -> u64 {
-        self.send_counter.load(Ordering::Relaxed)
+        self.sealing.counter.load(Ordering::Relaxed)
     }
 
     /// Sets the counter, for tests of the limits by count.
     #[doc(hidden)]
     pub fn set_sent_messages(&self, n: u64) {
-        self.send_counter.store(n, Ordering::Relaxed);
+        self.sealing.counter.store(n, Ordering::Relaxed);
     }
 
     /// Whether REJECT-AFTER-TIME has passed: then it neither seals nor opens.
@@ -153,13 +203,13 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
-        self.confirmed.load(Ordering::Relaxed)
+        self.opening.confirmed.load(Ordering::Relaxed)
     }
 
     /// Notes that the peer used the session; true for the first caller, who tells the control task.
     #[inline]
     pub fn confirm(&self) -> bool {
-        !self.confirmed.load(Ordering::Relaxed) && !self.confirmed.swap(true, Ordering::AcqRel)
+        !self.opening.confirmed.load(Ordering::Relaxed) && !self.opening.confirmed.swap(true, Ordering::AcqRel)
     }
 
     /// Lets packets come far later than others, as they do by several source ports.
@@ -171,25 +221,28 @@ impl Session {
     #[inline]
     pub fn replay(&self) -> MutexGuard<'_, ReplayWindow> {
         // A window is valid between any two of its operations, so a poisoned lock is no reason to stop.
-        self.replay.lock().unwrap_or_else(PoisonError::into_inner)
+        self.opening.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What lanes report of a peer. Written at most once per burst, read by the control task on its tick.
+///
+/// All that sending writes lies in the first cache line; receiving writes the second and marks activity in the first.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct PeerShared {
     epoch: Instant,
-    /// Milliseconds after the epoch, plus one; zero is never.
-    data_sent_ms: AtomicU64,
-    data_received_ms: AtomicU64,
-    any_sent_ms: AtomicU64,
-    any_received_ms: AtomicU64,
-    tx_bytes: AtomicU64,
-    rx_bytes: AtomicU64,
-    tx_packets: AtomicU64,
-    rx_packets: AtomicU64,
     active: AtomicBool,
     wants_session: AtomicBool,
+    /// Milliseconds after the epoch, plus one; zero is never.
+    data_sent_ms: AtomicU64,
+    any_sent_ms: AtomicU64,
+    tx_bytes: AtomicU64,
+    tx_packets: AtomicU64,
+    data_received_ms: AtomicU64,
+    any_received_ms: AtomicU64,
+    rx_bytes: AtomicU64,
+    rx_packets: AtomicU64,
     /// Until when the peer's messages on the control channel have used up its share, in milliseconds.
     channel_used_ms: AtomicU64,
 }
@@ -216,7 +269,10 @@ impl PeerShared {
 
     fn stamp(&self, slot: &AtomicU64, now: Instant) {
         let ms = now.saturating_duration_since(self.epoch).as_millis() as u64 + 1;
-        slot.fetch_max(ms, Ordering::Relaxed);
+        // Most bursts come within the same millisecond as the last.
+        if slot.load(Ordering::Relaxed) < ms {
+            slot.fetch_max(ms, Ordering::Relaxed);
+        }
     }
 
     fn time(&self, slot: &AtomicU64) -> Option<Instant> {
@@ -248,6 +304,12 @@ impl PeerShared {
         self.rx_packets.fetch_add(packets, Ordering::Relaxed);
         self.rx_bytes.fetch_add(datagram_bytes, Ordering::Relaxed);
         self.mark_active()
+    }
+
+    /// Asks for what [`PeerShared::sent`] and [`PeerShared::received`] write: see [`landbridge_aead::prefetch()`].
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(self);
     }
 
     fn mark_active(&self) -> bool {

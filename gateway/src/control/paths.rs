@@ -74,7 +74,7 @@ impl Way {
 
     fn by_socket(remote: SocketAddr, uplink: Uplink, mtu: u32, text: String) -> Self {
         let Uplink { local, if_index } = uplink;
-        Self { path: Some(Path { remote, local, if_index, wire: None }), next_hop: None, mtu, text }
+        Self { path: Some(Path::new(remote, local, if_index, None)), next_hop: None, mtu, text }
     }
 }
 
@@ -120,7 +120,7 @@ pub fn find(network: &mut impl Network, ground: &Ground, remote: SocketAddr, loc
     let ethernet = ethernet_header(destination_mac, source_mac, &below.tags, remote.is_ipv4());
     let wire = Wire { if_index: below.ringed.index, source, ethernet, mtu: mtu.min(below.ringed.mtu) };
     Way {
-        path: Some(Path { remote, local: uplink.local, if_index: uplink.if_index, wire: Some(wire) }),
+        path: Some(Path::new(remote, uplink.local, uplink.if_index, Some(wire))),
         next_hop: Some(next_hop),
         mtu,
         text: format!("xdp {}", below.ringed.name),

@@ -5,13 +5,12 @@
 
 use std::time::Instant;
 
-use landbridge_proto::{DropReason, PeerId};
+use landbridge_proto::{DropReason, PeerId, Session};
 use landbridge_xsk::Frame;
 
-use super::jobs::{Place, Run};
 use super::lane::Lane;
 use super::report::Report;
-use super::side::{Lan, Wan};
+use super::side::{Lan, Origin, Wan};
 use super::tables::Tables;
 
 pub(super) use landbridge_proto::channel::is_link_local;
@@ -31,10 +30,9 @@ pub(super) fn is_ours(packet: &[u8], peer: PeerId, tables: &Tables) -> bool {
 impl<W: Wan, L: Lan> Lane<W, L> {
     /// Hands a packet of the channel to the control task.
     #[cold]
-    pub(super) fn pass_to_channel(&mut self, frame: Frame, run: &Run, now: Instant) {
-        let Place::From(origin) = &run.place else { return self.pool.put(frame) };
-        let peer = run.session.peer;
-        let verdict = if !run.session.shared.admit_channel(now) {
+    pub(super) fn pass_to_channel(&mut self, frame: Frame, session: &Session, origin: Origin, now: Instant) {
+        let peer = session.peer;
+        let verdict = if !session.shared.admit_channel(now) {
             Some(DropReason::ChannelRate)
         } else {
             let (remote, local, packet) = (origin.remote, origin.local, Box::from(frame.data()));

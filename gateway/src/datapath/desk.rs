@@ -98,6 +98,7 @@ impl Desk {
     pub(crate) fn put(&mut self, mut job: Box<Job>) {
         job.runs.clear();
         job.notes.clear();
+        job.tables = None;
         debug_assert!(job.frames.is_empty(), "frames go home through the pool");
         self.spare.push(job);
     }

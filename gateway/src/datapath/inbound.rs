@@ -4,7 +4,8 @@
 //! does: trust a byte that the AEAD has not vouched for.
 //!
 //! 1. Parse the header of transport data; other messages go to the control task.
-//! 2. Find the session by its receiver index; refuse expired ones.
+//! 2. Find the session by its receiver index; refuse expired ones. Where a burst is of several, what is kept of them is
+//!    asked for before any of it is needed.
 //! 3. Ask the replay window (locked once per consecutive packets of a session) whether the counter is hopeless.
 //! 4. Open in place: a crypto job per burst.
 //! 5. Commit the counters to the window, once per run of a session.
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 use arrayvec::ArrayVec;
 use landbridge_aead::TAG_LEN;
 use landbridge_proto::{Alternates, DropReason, PeerId, ReplayWindow, Session};
-use landbridge_xsk::Frame;
+use landbridge_xsk::{BURST, Burst, Frame};
 
 use super::jobs::{Direction, Job, Note, Place, Run};
 use super::lan_table::LanTable;
@@ -57,7 +58,7 @@ type Locked<'a> = Option<(&'a Arc<Session>, MutexGuard<'a, ReplayWindow>)>;
 
 impl<W: Wan, L: Lan> Lane<W, L> {
     /// Steps 1 to 3 for as many bursts as one turn takes.
-    pub(super) fn receive_wan(&mut self, tables: &Tables, now: Instant) -> bool {
+    pub(super) fn receive_wan(&mut self, tables: &Arc<Tables>, now: Instant) -> bool {
         let mut busy = false;
         let Some(mut datagrams) = self.datagrams.take() else { return false };
         for _ in 0..BURSTS_PER_TURN {
@@ -102,8 +103,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         datagrams.push(frame, origin, 0);
     }
 
-    fn stage_inbound(&mut self, mut job: Box<Job>, datagrams: &mut Datagrams, tables: &Tables, now: Instant) {
+    fn stage_inbound(&mut self, mut job: Box<Job>, datagrams: &mut Datagrams, tables: &Arc<Tables>, now: Instant) {
         job.direction = Direction::Inbound;
+        prefetch_sessions(&datagrams.frames, tables);
         let mut locked: Locked<'_> = None;
         let mut frames = datagrams.frames.drain(..);
         for Arrivals { origin, ecn, packets } in datagrams.arrivals.drain(..) {
@@ -130,7 +132,10 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         drop(locked);
         match job.frames.is_empty() {
             true => self.desk.put(job),
-            false => self.desk.stage(job),
+            false => {
+                job.tables = Some(Arc::clone(tables));
+                self.desk.stage(job);
+            }
         }
     }
 
@@ -158,15 +163,18 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     /// Steps 5 to 7.
     pub(super) fn finish_inbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+        let Some(staged_with) = job.tables.take() else { return self.desk.put(job) };
         let Job { frames, notes, runs, .. } = &mut *job;
         let mut packets = frames.drain(..).zip(notes.iter());
         let mut rest = &notes[..];
         for run in runs.drain(..) {
             let (of_run, behind) = rest.split_at(run.packets);
             rest = behind;
-            let (kept, newest) = commit(&run, of_run);
+            let Place::From(index, origin) = run.place else { continue };
+            let Some(session) = staged_with.session(index) else { unreachable!("a snapshot keeps what it had") };
+            let (kept, newest) = commit(session, of_run);
             let mut account = Account::default();
-            let mut sender = Sender { accepted: None, mtu: narrow_mtu(run.session.peer, tables) };
+            let mut sender = Sender { accepted: None, mtu: narrow_mtu(session.peer, tables) };
             for (i, (frame, note)) in packets.by_ref().take(run.packets).enumerate() {
                 if kept & (1 << i) == 0 {
                     let reason = if note.authentic { DropReason::Replayed } else { DropReason::BadTag };
@@ -176,10 +184,10 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 account.packets += 1;
                 account.bytes += frame.len() as u64;
                 account.ecn = note.ecn;
-                account.data |= self.deliver(frame, note.ecn, &run, &mut sender, tables, now);
+                account.data |= self.deliver(frame, note.ecn, (session, origin), &mut sender, tables, now);
             }
             if kept != 0 {
-                self.account(&run, &account, newest, tables, now);
+                self.account(session, origin, &account, newest, tables, now);
             }
         }
         drop(packets);
@@ -188,8 +196,15 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     /// Step 6.
-    fn account(&mut self, run: &Run, account: &Account, newest: bool, tables: &Tables, now: Instant) {
-        let session = &run.session;
+    fn account(
+        &mut self,
+        session: &Session,
+        origin: Origin,
+        account: &Account,
+        newest: bool,
+        tables: &Tables,
+        now: Instant,
+    ) {
         if session.shared.received(now, account.packets, account.bytes, account.data)
             && self.link.reports.push(Report::Active(session.peer)).is_err()
         {
@@ -199,7 +214,6 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         if session.confirm() && !self.report(Report::Confirmed(session.local_index)) {
             self.owed.push(session.local_index);
         }
-        let Place::From(origin) = &run.place else { return };
         let Some(entry) = tables.peer(session.peer) else { return };
         if let Some(alternates) = &entry.alternates
             && let Some(slot) = slot_of(alternates, entry, origin.remote)
@@ -208,7 +222,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             return;
         }
         if newest {
-            self.notice_roaming(entry, *origin, now);
+            self.notice_roaming(entry, origin, now);
         }
     }
 
@@ -233,7 +247,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         &mut self,
         mut frame: Frame,
         ecn: u8,
-        run: &Run,
+        (session, origin): (&Session, Origin),
         sender: &mut Sender,
         tables: &Tables,
         now: Instant,
@@ -245,11 +259,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.stats.keepalives_received.add(1);
             return false;
         }
-        if channel::is_link_local(frame.data()) && channel::is_ours(frame.data(), run.session.peer, tables) {
-            self.pass_to_channel(frame, run, now);
+        if channel::is_link_local(frame.data()) && channel::is_ours(frame.data(), session.peer, tables) {
+            self.pass_to_channel(frame, session, origin, now);
             return false;
         }
-        match accept(&mut frame, ecn, run.session.peer, &mut sender.accepted, tables) {
+        match accept(&mut frame, ecn, session.peer, &mut sender.accepted, tables) {
             Ok(()) => {
                 if let Some(mtu) = sender.mtu {
                     self.stats.mss_clamped.add(u64::from(mss::clamp(frame.data_mut(), mtu)));
@@ -288,15 +302,39 @@ fn narrow_mtu(peer: PeerId, tables: &Tables) -> Option<usize> {
 
 /// Step 5: the set of the packets that are authentic and were not seen before, one bit for each, and whether the newest of
 /// them is newer than all before.
-fn commit(run: &Run, notes: &[Note]) -> (u64, bool) {
+fn commit(session: &Session, notes: &[Note]) -> (u64, bool) {
     const { assert!(landbridge_xsk::BURST <= u64::BITS as usize, "a bit for each packet of a burst") };
-    let mut window = run.session.replay();
+    let mut window = session.replay();
     let before = window.newest();
     let mut kept = 0_u64;
     for (i, note) in notes.iter().enumerate() {
         kept |= u64::from(note.authentic && window.commit(note.counter)) << i;
     }
     (kept, window.newest() > before)
+}
+
+/// Asks for what step 2 and those behind it read of each session, where a burst is of more than one.
+fn prefetch_sessions(frames: &Burst, tables: &Tables) {
+    let mut sessions = ArrayVec::<&Session, BURST>::new();
+    let mut last = None;
+    for frame in frames {
+        let Ok(TransportHeader { receiver, .. }) = TransportHeader::parse(frame.data()) else { continue };
+        if last.replace(receiver) != Some(receiver)
+            && let Some(session) = tables.sessions.at(receiver.slot())
+        {
+            sessions.push(session);
+        }
+    }
+    if sessions.len() > 1 {
+        sessions.iter().for_each(|session| session.prefetch_to_open());
+        // In two passes: where the rest is stands in the session.
+        for session in &sessions {
+            session.shared.prefetch();
+            if let Some(entry) = tables.peers.at(session.peer.slot as usize) {
+                entry.prefetch();
+            }
+        }
+    }
 }
 
 /// Steps 1 to 3 for one datagram.
@@ -313,13 +351,19 @@ fn admit<'a>(
         if session.is_expired(now) {
             return Err(DropReason::SessionExpired);
         }
+        if let Some(path) = tables.peer(session.peer).and_then(|entry| entry.path.as_ref()) {
+            path.prefetch_remote();
+        }
         // The lock held is given up before the next one is taken, so that lanes cannot wait in a circle.
         *locked = None;
         *locked = Some((session, session.replay()));
     }
     match locked {
         Some((session, _)) if counter >= session.limits.reject_after_messages => Err(DropReason::SessionExpired),
-        Some((session, window)) if !window.would_reject(counter) => Ok((session, counter)),
+        Some((session, window)) if !window.would_reject(counter) => {
+            window.prefetch(counter);
+            Ok((session, counter))
+        }
         _ => Err(DropReason::Replayed),
     }
 }
@@ -334,11 +378,9 @@ fn slot_of(alternates: &Alternates, entry: &tables::PeerEntry, remote: SocketAdd
 }
 
 /// Makes the job's last run one of this session and place.
-fn begin_run(job: &mut Job, session: &Arc<Session>, origin: Origin) {
-    let same =
-        |run: &Run| Arc::ptr_eq(&run.session, session) && matches!(&run.place, Place::From(last) if *last == origin);
-    if !job.runs.last().is_some_and(same) {
-        job.runs.push(Run { session: Arc::clone(session), place: Place::From(origin), packets: 0 });
+fn begin_run(job: &mut Job, session: &Session, origin: Origin) {
+    if !job.runs.last().is_some_and(|run| run.place.is_from(session.local_index, &origin)) {
+        job.runs.push(Run { place: Place::From(session.local_index, origin), packets: 0 });
     }
 }
 

@@ -1,7 +1,7 @@
 //! Crypto jobs: bursts of packets that await sealing or opening.
 //!
 //! Enters: frames in order of arrival, each with the run (session, place at the other end) it belongs to and
-//! its counter. Leaves: the same frames, sealed, or opened with a note of those that were not authentic.
+//! its counter, and the snapshot in which runs are found. Leaves: the same frames, sealed, or opened with a note of those that were not authentic.
 //! Never does: allocate, reorder, look a packet up, or touch counters and replay windows; so any lane may do
 //! any job.
 
@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use landbridge_aead as aead;
-use landbridge_proto::Session;
+use landbridge_proto::{PeerId, ReceiverIndex, Session};
 use landbridge_xsk::{BURST, Burst};
 
 use super::side::Origin;
-use super::tables::Path;
+use super::tables::Tables;
 use super::transport::TransportHeader;
 
 /// Which way a job's packets go.
@@ -31,19 +31,36 @@ pub(crate) const DIRECTIONS: usize = 2;
 /// Consecutive packets of one session from or to one place.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) session: Arc<Session>,
     pub(crate) place: Place,
     /// How many packets of the job belong to it.
     pub(crate) packets: usize,
 }
 
-/// The other end of a run.
+/// The other end of a run. Session and path are looked up in the job's snapshot each time: to count references to them
+/// would cost more, where every packet is another peer's.
 #[derive(Debug, Clone)]
 pub(crate) enum Place {
-    /// Inbound: where the packets came from.
-    From(Origin),
-    /// Outbound: where they go to.
-    To(Arc<Path>),
+    /// Inbound: the session that opens the packets, and where they came from.
+    From(ReceiverIndex, Origin),
+    /// Outbound: whom they go to.
+    To(PeerId),
+}
+
+impl Place {
+    /// The session in the snapshot that the run was made from.
+    #[inline]
+    pub(crate) fn session<'a>(&self, tables: &'a Tables) -> Option<&'a Session> {
+        match self {
+            Self::From(index, _) => tables.session(*index).map(Arc::as_ref),
+            Self::To(peer) => tables.peer(*peer)?.session.as_deref(),
+        }
+    }
+
+    /// Whether it is this session's, from there.
+    #[inline]
+    pub(crate) fn is_from(&self, index: ReceiverIndex, origin: &Origin) -> bool {
+        matches!(self, Self::From(same, from) if *same == index && from == origin)
+    }
 }
 
 /// What is known of one packet beside its bytes.
@@ -66,6 +83,8 @@ pub(crate) struct Note {
 #[derive(Debug)]
 pub(crate) struct Job {
     pub(crate) direction: Direction,
+    /// The snapshot that the runs were made from; `None` in a job that is empty.
+    pub(crate) tables: Option<Arc<Tables>>,
     pub(crate) frames: Burst,
     pub(crate) notes: ArrayVec<Note, BURST>,
     pub(crate) runs: ArrayVec<Run, BURST>,
@@ -75,6 +94,7 @@ impl Job {
     pub(crate) fn new() -> Box<Self> {
         Box::new(Self {
             direction: Direction::Inbound,
+            tables: None,
             frames: Burst::new(),
             notes: ArrayVec::new(),
             runs: ArrayVec::new(),
@@ -83,12 +103,14 @@ impl Job {
 
     /// Seals or opens every packet in place.
     pub(crate) fn run(&mut self) {
+        let Some(tables) = &self.tables else { return };
         let mut packets: ArrayVec<aead::Packet<'_>, BURST> = ArrayVec::new();
         let mut frames = self.frames.iter_mut().zip(&self.notes);
         for run in &self.runs {
+            let Some(session) = run.place.session(tables) else { unreachable!("a snapshot keeps what it had") };
             let key = match self.direction {
-                Direction::Inbound => &run.session.open_key,
-                Direction::Outbound => &run.session.seal_key,
+                Direction::Inbound => session.open_key(),
+                Direction::Outbound => session.seal_key(),
             };
             for (frame, note) in frames.by_ref().take(run.packets) {
                 let bytes = &mut frame.data_mut()[TransportHeader::LEN..];

@@ -197,7 +197,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             self.stages.end(Stage::LanTransmit, 0);
         }
         while let Some(job) = self.desk.next_done(Direction::Outbound) {
-            self.finish_outbound(job, tables, now);
+            self.finish_outbound(job, now);
             flush[Direction::Outbound as usize] = true;
         }
         if flush[Direction::Outbound as usize] {

@@ -3,7 +3,8 @@
 //! Enters: bursts of inner packets. Leaves: sealed datagrams to the wan side, or packets that wait for their
 //! peer's handshake. Never does: send a packet in clear, or use a counter twice.
 //!
-//! 1. Find the peer by the inner destination; consecutive packets of one destination share the look-up.
+//! 1. Find the peer by the inner destination; consecutive packets of one destination share the look-up. Where a burst is
+//!    for several, what is kept of them is asked for before any of it is needed.
 //! 2. Without endpoint or route, drop; without a session to seal with, let the packet wait and tell the
 //!    control task once.
 //! 3. Choose the source port by the packet's flow, where the peer agreed to several. Where the path is narrower than the
@@ -16,9 +17,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
 use landbridge_aead::TAG_LEN;
 use landbridge_proto::{DropReason, PeerId, Session, Spread};
-use landbridge_xsk::Frame;
+use landbridge_xsk::{BURST, Burst, Frame};
 
 use super::inner;
 use super::jobs::{Direction, Job, Note, Place, Run};
@@ -28,20 +30,28 @@ use super::report::Report;
 use super::side::{Lan, Outgoing, Wan};
 use super::spread::flow_of;
 use super::stages::Stage;
-use super::tables::{Path, PeerEntry, Tables};
+use super::tables::{PeerEntry, Tables};
 use super::transport::{TransportHeader, padded_len};
 
 /// What happens to the packets of one destination.
 #[derive(Clone, Copy)]
 enum Verdict<'a> {
-    Send { entry: &'a PeerEntry, session: &'a Arc<Session>, path: &'a Arc<Path> },
+    Send { entry: &'a PeerEntry, session: &'a Session },
     Wait(&'a PeerEntry),
     Drop(DropReason),
 }
 
+/// Consecutive packets for one destination.
+struct Bound<'a> {
+    destination: Result<IpAddr, DropReason>,
+    /// Whom the destination belongs to, and what is kept at that peer's place.
+    owner: Option<(PeerId, &'a Arc<PeerEntry>)>,
+    packets: usize,
+}
+
 impl<W: Wan, L: Lan> Lane<W, L> {
     /// Steps 1 to 4 for as many bursts as one turn takes.
-    pub(super) fn receive_lan(&mut self, tables: &Tables, now: Instant) -> bool {
+    pub(super) fn receive_lan(&mut self, tables: &Arc<Tables>, now: Instant) -> bool {
         let mut busy = false;
         for _ in 0..BURSTS_PER_TURN {
             let Some(job) = self.desk.job() else { break };
@@ -70,7 +80,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
 
     /// Packets that waited for a session go on their way once the snapshot has it. False when there were not enough jobs
     /// for all: the rest has to be released before anything else leaves, or it would be overtaken.
-    pub(super) fn release_pending(&mut self, tables: &Tables, now: Instant) -> bool {
+    pub(super) fn release_pending(&mut self, tables: &Arc<Tables>, now: Instant) -> bool {
         if self.pending.is_empty() {
             return true;
         }
@@ -97,46 +107,35 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         true
     }
 
-    fn stage_outbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+    fn stage_outbound(&mut self, mut job: Box<Job>, tables: &Arc<Tables>, now: Instant) {
         job.direction = Direction::Outbound;
         let mut packets = std::mem::take(&mut self.packets);
-        let mut last: Option<(IpAddr, Verdict<'_>)> = None;
-        let mut open: Option<(&PeerEntry, usize)> = None;
+        let bounds = bounds_of(&packets, tables);
+        let mut open: Option<(&PeerEntry, &Session, usize)> = None;
         let mut arrived = packets.drain(..);
-        while let Some(frame) = arrived.next() {
-            let destination = match inner::parse(frame.data()) {
-                Ok(packet) => packet.destination,
-                Err(reason) => {
-                    self.drop_frame(frame, reason);
-                    continue;
-                }
-            };
-            let verdict = match last {
-                Some((same, verdict)) if same == destination => verdict,
-                _ => verdict_for(destination, tables, now),
-            };
-            last = Some((destination, verdict));
-            match verdict {
-                Verdict::Drop(reason) => self.drop_frame(frame, reason),
-                Verdict::Wait(entry) => self.wait(frame, entry),
-                Verdict::Send { entry, session, path } => {
-                    if !matches!(open, Some((last, _)) if last.id == entry.id) {
-                        self.close_run(&mut job, open);
-                        open = Some((entry, job.frames.len()));
-                        job.runs.push(Run {
-                            session: Arc::clone(session),
-                            place: Place::To(Arc::clone(path)),
-                            packets: 0,
-                        });
+        for bound in &bounds {
+            let verdict = verdict_for(bound, now);
+            for _ in 0..bound.packets {
+                // Those behind a packet that was cut may have been deferred.
+                let Some(frame) = arrived.next() else { break };
+                match verdict {
+                    Verdict::Drop(reason) => self.drop_frame(frame, reason),
+                    Verdict::Wait(entry) => self.wait(frame, entry),
+                    Verdict::Send { entry, session } => {
+                        if !matches!(open, Some((last, ..)) if last.id == entry.id) {
+                            self.close_run(&mut job, open);
+                            open = Some((entry, session, job.frames.len()));
+                            job.runs.push(Run { place: Place::To(entry.id), packets: 0 });
+                        }
+                        let spread = entry.spread.as_ref();
+                        let slot = spread.map_or(0, |spread| spread.slot_of(flow_of(frame.data())));
+                        if entry.mtu >= tables.mtu {
+                            self.add_to_run(&mut job, frame, slot, tables.mtu as usize);
+                            continue;
+                        }
+                        let narrow = Narrow { slot, mtu: entry.mtu as usize };
+                        self.add_narrowed(&mut job, frame, narrow, &mut arrived, now);
                     }
-                    let spread = entry.spread.as_ref();
-                    let slot = spread.map_or(0, |spread| spread.slot_of(flow_of(frame.data())));
-                    if entry.mtu >= tables.mtu {
-                        self.add_to_run(&mut job, frame, slot, tables.mtu as usize);
-                        continue;
-                    }
-                    let narrow = Narrow { slot, mtu: entry.mtu as usize };
-                    self.add_narrowed(&mut job, frame, narrow, &mut arrived, now);
                 }
             }
         }
@@ -144,11 +143,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         self.close_run(&mut job, open);
         self.send_answers(tables, now);
         match job.frames.is_empty() {
-            true => {
-                job.runs.clear();
-                self.desk.put(job);
+            true => self.desk.put(job),
+            false => {
+                job.tables = Some(Arc::clone(tables));
+                self.desk.stage(job);
             }
-            false => self.desk.stage(job),
         }
     }
 
@@ -173,13 +172,13 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     /// Step 4. A session whose counters are used up leaves its packets waiting for the next one.
-    fn close_run(&mut self, job: &mut Job, open: Option<(&PeerEntry, usize)>) {
-        let (Some((entry, first)), Some(run)) = (open, job.runs.last()) else { return };
+    fn close_run(&mut self, job: &mut Job, open: Option<(&PeerEntry, &Session, usize)>) {
+        let (Some((entry, session, first)), Some(run)) = (open, job.runs.last()) else { return };
         if run.packets == 0 {
             job.runs.pop();
             return;
         }
-        let Some(start) = run.session.take_counters(run.packets as u64) else {
+        let Some(start) = session.take_counters(run.packets as u64) else {
             job.runs.pop();
             for (mut frame, note) in job.frames.drain(first..).zip(job.notes.drain(first..)) {
                 frame.advance(TransportHeader::LEN);
@@ -188,7 +187,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             }
             return;
         };
-        let receiver = run.session.remote_index;
+        let receiver = session.remote_index;
         for (counter, (frame, note)) in (start..).zip(job.frames[first..].iter_mut().zip(&mut job.notes[first..])) {
             note.counter = counter;
             TransportHeader { receiver, counter }.write(frame.data_mut());
@@ -207,12 +206,15 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     /// Step 6.
-    pub(super) fn finish_outbound(&mut self, mut job: Box<Job>, tables: &Tables, now: Instant) {
+    pub(super) fn finish_outbound(&mut self, mut job: Box<Job>, now: Instant) {
+        let Some(tables) = job.tables.take() else { return self.desk.put(job) };
         let Job { frames, notes, runs, .. } = &mut *job;
         let mut packets = frames.drain(..).zip(notes.iter());
         for run in runs.drain(..) {
-            let Place::To(path) = &run.place else { continue };
-            let spread = tables.peer(run.session.peer).and_then(|entry| entry.spread.as_deref());
+            let Place::To(peer) = run.place else { continue };
+            let Some(entry) = tables.peer(peer) else { unreachable!("a snapshot keeps what it had") };
+            let Some(path) = &entry.path else { unreachable!("a run has a path") };
+            let spread = entry.spread.as_deref();
             let mut bytes = 0;
             let mut to = Outgoing { path, source_port: tables.listen_port, slot: 0, ecn: 0 };
             for (frame, note) in packets.by_ref().take(run.packets) {
@@ -224,10 +226,10 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 self.out.push(frame);
             }
             self.transmit_wan(to, spread);
-            if run.session.shared.sent(now, run.packets as u64, bytes, true)
-                && self.link.reports.push(Report::Active(run.session.peer)).is_err()
+            if entry.shared.sent(now, run.packets as u64, bytes, true)
+                && self.link.reports.push(Report::Active(peer)).is_err()
             {
-                run.session.shared.take_active();
+                entry.shared.take_active();
             }
         }
         drop(packets);
@@ -247,17 +249,38 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 }
 
-/// Steps 1 and 2 for one destination.
+/// Step 1 for a burst.
+fn bounds_of<'a>(packets: &Burst, tables: &'a Tables) -> ArrayVec<Bound<'a>, BURST> {
+    let mut bounds = ArrayVec::<Bound<'a>, BURST>::new();
+    for frame in packets {
+        let destination = inner::parse(frame.data()).map(|packet| packet.destination);
+        match bounds.last_mut() {
+            Some(last) if last.destination == destination => last.packets += 1,
+            _ => {
+                let owner = destination.ok().and_then(|destination| tables.routes.lookup(destination));
+                let owner = owner.and_then(|peer| Some((peer, tables.peers.at(peer.slot as usize)?)));
+                bounds.push(Bound { destination, owner, packets: 1 });
+            }
+        }
+    }
+    if bounds.len() > 1 {
+        // In two passes: where the rest is stands in the entry.
+        bounds.iter().filter_map(|bound| bound.owner).for_each(|(_, entry)| entry.prefetch());
+        bounds.iter().filter_map(|bound| bound.owner).for_each(|(_, entry)| entry.prefetch_to_seal());
+    }
+    bounds
+}
+
+/// Step 2 for one destination.
 #[inline]
-fn verdict_for(destination: IpAddr, tables: &Tables, now: Instant) -> Verdict<'_> {
-    let owner = match destination {
-        IpAddr::V4(destination) => tables.routes.lookup_v4(destination),
-        IpAddr::V6(destination) => tables.routes.lookup_v6(destination),
-    };
-    match owner.and_then(|peer| tables.peer(peer)) {
-        Some(entry) if is_channel_of(entry, destination) => Verdict::Drop(DropReason::ChannelSpoofed),
-        Some(entry) => verdict_of(entry, now),
-        None => Verdict::Drop(DropReason::NoRoute),
+fn verdict_for<'a>(bound: &Bound<'a>, now: Instant) -> Verdict<'a> {
+    match (bound.destination, bound.owner) {
+        (Err(reason), _) => Verdict::Drop(reason),
+        (Ok(destination), Some((peer, entry))) if entry.id == peer => match is_channel_of(entry, destination) {
+            true => Verdict::Drop(DropReason::ChannelSpoofed),
+            false => verdict_of(entry, now),
+        },
+        (Ok(_), _) => Verdict::Drop(DropReason::NoRoute),
     }
 }
 
@@ -271,7 +294,7 @@ fn is_channel_of(entry: &PeerEntry, destination: IpAddr) -> bool {
 fn verdict_of(entry: &PeerEntry, now: Instant) -> Verdict<'_> {
     match (&entry.path, &entry.session) {
         (None, _) => Verdict::Drop(DropReason::NoEndpoint),
-        (Some(path), Some(session)) if !session.is_expired(now) => Verdict::Send { entry, session, path },
+        (Some(_), Some(session)) if !session.is_expired(now) => Verdict::Send { entry, session },
         (Some(_), _) => Verdict::Wait(entry),
     }
 }

@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
+use landbridge_aead::prefetch;
 use landbridge_proto::{AllowedIps, Alternates, PeerId, PeerShared, ReceiverIndex, Session, Spread};
 
 use super::lan_table::LanTable;
+use super::wire::HeaderTemplate;
 
 /// The place where the control task publishes and every lane reads.
 pub type Published = Arc<ArcSwap<Tables>>;
@@ -77,26 +79,27 @@ impl Tables {
     }
 }
 
-/// What a lane needs to send to a peer.
+/// What a lane needs to send to a peer. What every packet takes is one cache line.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub struct PeerEntry {
     /// The peer.
     pub id: PeerId,
-    /// What lanes report of it.
-    pub shared: Arc<PeerShared>,
     /// The session to seal with.
     pub session: Option<Arc<Session>>,
     /// The path in use.
     pub path: Option<Arc<Path>>,
-    /// Its address on the control channel; `None` when that is switched off.
-    pub channel_address: Option<Ipv6Addr>,
     /// The source ports that its flows are spread over; `None` for the main one alone.
     pub spread: Option<Arc<Spread>>,
     /// The source ports that it sends from beside its endpoint's.
     pub alternates: Option<Arc<Alternates>>,
+    /// What lanes report of it.
+    pub shared: Arc<PeerShared>,
     /// The largest inner packet that its path carries, sealed, in one piece; [`MTU_UNKNOWN`] where nothing is known to be
     /// narrower than the tunnel.
     pub mtu: u32,
+    /// Its address on the control channel; `None` when that is switched off.
+    pub channel_address: Option<Ipv6Addr>,
 }
 
 /// No limit of a path's own.
@@ -108,20 +111,42 @@ impl PeerEntry {
     pub const fn new(id: PeerId, shared: Arc<PeerShared>) -> Self {
         Self {
             id,
-            shared,
             session: None,
             path: None,
-            channel_address: None,
             spread: None,
             alternates: None,
+            shared,
             mtu: MTU_UNKNOWN,
+            channel_address: None,
         }
     }
 }
 
-/// One way to reach a peer.
+impl PeerEntry {
+    /// Asks for what every packet takes of the entry itself: see [`landbridge_aead::prefetch()`].
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(&self.id);
+    }
+
+    /// Asks for what sealing takes beside the entry, which should be there by then.
+    #[inline]
+    pub fn prefetch_to_seal(&self) {
+        if let Some(session) = &self.session {
+            session.prefetch_to_seal();
+        }
+        if let Some(path) = &self.path {
+            path.prefetch();
+        }
+        self.shared.prefetch();
+    }
+}
+
+/// One way to reach a peer, as [`Path::new`] makes it. What packets take is in the first two cache lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C, align(64))]
 pub struct Path {
+    headers: Option<HeaderTemplate>,
     /// Where the peer is.
     pub remote: SocketAddr,
     /// The address of ours to send from; `None` lets the kernel choose.
@@ -131,6 +156,36 @@ pub struct Path {
     /// How to reach it past the kernel; `None` while the neighbour is unresolved or the route leads elsewhere: then the
     /// kernel's socket is used.
     pub wire: Option<Wire>,
+}
+
+impl Path {
+    /// A path of these parts, and the headers that follow from them.
+    #[must_use]
+    pub fn new(remote: SocketAddr, local: Option<IpAddr>, if_index: Option<u32>, wire: Option<Wire>) -> Self {
+        let headers = wire.as_ref().and_then(|wire| HeaderTemplate::new(wire, remote));
+        Self { headers, remote, local, if_index, wire }
+    }
+
+    /// What stands before packets that go past the kernel.
+    #[inline]
+    #[must_use]
+    pub const fn headers(&self) -> Option<&HeaderTemplate> {
+        self.headers.as_ref()
+    }
+
+    /// Asks for what sending takes: see [`landbridge_aead::prefetch()`].
+    #[inline]
+    pub fn prefetch(&self) {
+        prefetch(&self.headers);
+        prefetch(&self.remote);
+    }
+
+    /// [`Path::prefetch`] for who only asks whether the peer is there.
+    #[inline]
+    pub fn prefetch_remote(&self) {
+        prefetch(&self.remote);
+        prefetch(&self.local);
+    }
 }
 
 /// What stands before the IP header on the wire, and where to put it.

@@ -18,6 +18,7 @@ use super::side::{Datagrams, Outgoing, PollSet, Wan};
 use super::stats::LaneStats;
 use super::wan_udp::WanUdp;
 use super::wan_xdp::WanXdp;
+use super::wire::HeaderTemplate;
 
 /// Rings and socket of one lane. A lane that has neither only helps others.
 #[derive(Debug)]
@@ -57,9 +58,9 @@ impl Wan for WanSide {
             0 => socket.as_mut(),
             beside => ports.get_mut(usize::from(beside) - 1).or(socket.as_mut()),
         };
-        let remote = to.path.remote;
-        let place = to.path.wire.as_ref().and_then(|wire| rings.place(wire.if_index));
-        let payload_max = place.map_or(0, |place| rings.at(place).payload_max(to));
+        let (remote, headers) = (to.path.remote, to.path.headers());
+        let place = headers.and_then(|headers| rings.place(headers.if_index()));
+        let payload_max = headers.map_or(0, HeaderTemplate::payload_max);
         for frame in frames.drain(..) {
             let left = match place {
                 Some(place) if frame.len() <= payload_max => {

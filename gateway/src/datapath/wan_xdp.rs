@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
@@ -15,11 +14,8 @@ use landbridge_xsk::{Frame, Pool, Xsk};
 use super::ring::{OnRing, Ring};
 use super::side::{Datagrams, Origin, Outgoing};
 use super::stats::LaneStats;
-use super::tables::Path;
-use super::wire::{self, ETHERNET_MAX, HeaderTemplate};
+use super::wire::{self, ETHERNET_MAX};
 
-/// Paths whose headers are kept ready.
-const TEMPLATES: usize = 64;
 /// Places that are told apart among those with unsent frames.
 const UNSENT_MAX: usize = 8;
 /// Bytes of a frame that the kernel keeps in front of a received packet (XDP_PACKET_HEADROOM).
@@ -38,23 +34,13 @@ pub struct WanXdp {
     ring: Ring,
     /// Whom frames go to that the kernel was not yet told of; when they are too many to remember, everybody.
     unsent: ArrayVec<SocketAddr, UNSENT_MAX>,
-    templates: Vec<Option<Template>>,
-}
-
-#[derive(Debug)]
-struct Template {
-    /// Held, so that no other path can come to the same address while the headers are kept.
-    path: Arc<Path>,
-    source_port: u16,
-    headers: Option<HeaderTemplate>,
 }
 
 impl WanXdp {
     /// A side on a bound socket of this interface.
     #[must_use]
     pub fn new(if_index: u32, socket: Xsk) -> Self {
-        let templates = std::iter::repeat_with(|| None).take(TEMPLATES).collect();
-        Self { ring: Ring::new(if_index, socket), unsent: ArrayVec::new(), templates }
+        Self { ring: Ring::new(if_index, socket), unsent: ArrayVec::new() }
     }
 
     /// See [`super::side::Wan::receive`].
@@ -79,11 +65,6 @@ impl WanXdp {
         }
     }
 
-    /// The longest datagram that can go this way by this ring; zero where none can.
-    pub(super) fn payload_max(&mut self, to: Outgoing<'_>) -> usize {
-        self.headers(to).map_or(0, HeaderTemplate::payload_max)
-    }
-
     /// Whether frames for this place may wait for the next flush.
     #[inline]
     pub(super) fn holds(&self, remote: SocketAddr) -> bool {
@@ -95,13 +76,13 @@ impl WanXdp {
         if frame.is_jumbo() {
             return Some(frame);
         }
-        let Some(headers) = self.headers(to) else { return Some(frame) };
+        let Some(headers) = to.path.headers() else { return Some(frame) };
         if frame.len() > headers.payload_max() {
             return Some(frame);
         }
         let payload_len = frame.len();
-        let ethernet_len = to.path.wire.as_ref().map_or(0, |wire| wire.ethernet.len());
-        if let Err(reason) = headers.write_with_ecn(&mut frame, to.ecn) {
+        let ethernet_len = headers.ethernet_len();
+        if let Err(reason) = headers.write_with_ecn(&mut frame, to.source_port, to.ecn) {
             stats.drop_packets(reason, 1);
             pool.put(frame);
             return None;
@@ -119,21 +100,7 @@ impl WanXdp {
         None
     }
 
-    fn headers(&mut self, to: Outgoing<'_>) -> Option<&HeaderTemplate> {
-        let address = Arc::as_ptr(to.path) as usize;
-        // Allocations are aligned to 16 bytes and of similar size, so the bits above those tell them apart.
-        // The ports of one path lie side by side.
-        let place = (address >> 4 ^ address >> 10).wrapping_add(usize::from(to.slot)) % TEMPLATES;
-        let kept = &mut self.templates[place];
-        let fits = |kept: &Template| Arc::ptr_eq(&kept.path, to.path) && kept.source_port == to.source_port;
-        if !kept.as_ref().is_some_and(fits) {
-            let wire = to.path.wire.as_ref()?;
-            let headers = HeaderTemplate::new(wire, to.path.remote, to.source_port);
-            *kept = Some(Template { path: Arc::clone(to.path), source_port: to.source_port, headers });
-        }
-        kept.as_ref()?.headers.as_ref()
-    }
-
+    /// Moves staged frames into the ring. A ring that stays full after the kernel was told drops the rest.
     fn move_staged(&mut self, pool: &mut Pool, stats: &LaneStats) {
         let moved = self.ring.move_staged(pool);
         stats.wan_xdp_tx_packets.add(moved.packets);

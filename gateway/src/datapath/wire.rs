@@ -203,22 +203,27 @@ fn u16_at(bytes: &[u8], at: usize) -> Result<u16, DropReason> {
 const TEMPLATE_MAX: usize = ETHERNET_MAX + IPV6_LEN + UDP_LEN;
 
 /// The outer headers of one path with all that does not differ from packet to packet, made once per path.
+///
+/// Over IPv4 without VLAN all that is read of it is one cache line.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[repr(C)]
 pub struct HeaderTemplate {
-    bytes: ArrayVec<u8, TEMPLATE_MAX>,
-    /// Bytes of Ethernet in front.
-    ethernet_len: usize,
-    is_v4: bool,
-    /// IPv4: the IP header with length, id and ECN zero. IPv6: pseudo header and UDP ports.
+    /// IPv4: the IP header with length, id and ECN zero. IPv6: pseudo header and the remote's UDP port.
     sum: Sum,
-    payload_max: usize,
+    payload_max: u16,
+    if_index: u32,
+    is_v4: bool,
+    /// Bytes of Ethernet in front.
+    ethernet_len: u8,
+    len: u8,
+    bytes: [u8; TEMPLATE_MAX],
 }
 
 impl HeaderTemplate {
-    /// Headers from `wire.source` and `listen_port` to `remote`; `None` when they differ in family.
+    /// Headers from `wire.source` to `remote`, their source port zero; `None` when they differ in family.
     #[must_use]
-    pub fn new(wire: &Wire, remote: SocketAddr, listen_port: u16) -> Option<Self> {
-        let mut bytes = ArrayVec::new();
+    pub fn new(wire: &Wire, remote: SocketAddr) -> Option<Self> {
+        let mut bytes = ArrayVec::<u8, TEMPLATE_MAX>::new();
         bytes.try_extend_from_slice(&wire.ethernet).ok()?;
         let ip_len = match (wire.source, remote.ip().to_canonical()) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
@@ -247,33 +252,50 @@ impl HeaderTemplate {
         let is_v4 = ip_len == IPV4_LEN;
         let sum = match is_v4 {
             true => Sum::of(&bytes[ethernet_len..]),
-            false => {
-                Sum::pseudo(&bytes[ethernet_len + 8..], PROTOCOL_UDP).plus_u16(listen_port).plus_u16(remote.port())
-            }
+            false => Sum::pseudo(&bytes[ethernet_len + 8..], PROTOCOL_UDP).plus_u16(remote.port()),
         };
-        bytes.try_extend_from_slice(&listen_port.to_be_bytes()).ok()?;
+        bytes.try_extend_from_slice(&[0; 2]).ok()?;
         bytes.try_extend_from_slice(&remote.port().to_be_bytes()).ok()?;
         bytes.try_extend_from_slice(&[0; 4]).ok()?;
         let ip_max = (wire.mtu as usize).min(usize::from(u16::MAX));
-        Some(Self { bytes, ethernet_len, is_v4, sum, payload_max: ip_max.saturating_sub(ip_len + UDP_LEN) })
+        let payload_max = ip_max.saturating_sub(ip_len + UDP_LEN) as u16;
+        // All lengths are below TEMPLATE_MAX.
+        let (ethernet_len, len) = (ethernet_len as u8, bytes.len() as u8);
+        let mut all = [0; TEMPLATE_MAX];
+        all[..bytes.len()].copy_from_slice(&bytes);
+        Some(Self { sum, payload_max, if_index: wire.if_index, is_v4, ethernet_len, len, bytes: all })
     }
 
     /// The largest UDP payload that fits the path's MTU: larger ones take the kernel's socket, which fragments.
     #[inline]
     #[must_use]
     pub const fn payload_max(&self) -> usize {
-        self.payload_max
+        self.payload_max as usize
     }
 
-    /// Puts the outer headers before the UDP payload in `frame`, with the ECN bits of [`super::inner::outer_ecn`].
+    /// The interface that they leave by.
+    #[inline]
+    #[must_use]
+    pub const fn if_index(&self) -> u32 {
+        self.if_index
+    }
+
+    /// Bytes of the Ethernet header in front.
+    #[inline]
+    #[must_use]
+    pub const fn ethernet_len(&self) -> usize {
+        self.ethernet_len as usize
+    }
+
+    /// Puts the outer headers before the UDP payload in `frame`, from a port of ours and with the ECN bits of [`super::inner::outer_ecn`].
     ///
     /// # Errors
     /// [`DropReason::Oversized`] when the payload exceeds [`HeaderTemplate::payload_max`] or the frame's headroom
     /// is too small; the frame is then as it was.
     #[inline]
-    pub fn write_with_ecn(&self, frame: &mut Frame, ecn: u8) -> Result<(), DropReason> {
+    pub fn write_with_ecn(&self, frame: &mut Frame, source_port: u16, ecn: u8) -> Result<(), DropReason> {
         let payload_len = frame.len();
-        if payload_len > self.payload_max {
+        if payload_len > self.payload_max() {
             return Err(DropReason::Oversized);
         }
         let id = datagram_id(frame.data());
@@ -282,11 +304,16 @@ impl HeaderTemplate {
         let udp_check = match self.is_v4 {
             true => [0; 2],
             // Once in the pseudo header, once in the UDP header.
-            false => self.sum.plus_u16(udp_len).plus_u16(udp_len).plus(Sum::of(frame.data())).checksum_nonzero(),
+            false => {
+                let ports = self.sum.plus_u16(source_port);
+                ports.plus_u16(udp_len).plus_u16(udp_len).plus(Sum::of(frame.data())).checksum_nonzero()
+            }
         };
-        let out = frame.prepend(self.bytes.len()).ok_or(DropReason::Oversized)?;
-        out.copy_from_slice(&self.bytes);
-        let (ip, udp) = out[self.ethernet_len..].split_at_mut(if self.is_v4 { IPV4_LEN } else { IPV6_LEN });
+        let bytes = &self.bytes[..usize::from(self.len)];
+        let out = frame.prepend(bytes.len()).ok_or(DropReason::Oversized)?;
+        out.copy_from_slice(bytes);
+        let (ip, udp) = out[self.ethernet_len()..].split_at_mut(if self.is_v4 { IPV4_LEN } else { IPV6_LEN });
+        udp[..2].copy_from_slice(&source_port.to_be_bytes());
         udp[4..6].copy_from_slice(&udp_len.to_be_bytes());
         udp[6..].copy_from_slice(&udp_check);
         let ecn = ecn & 3;
@@ -309,8 +336,8 @@ impl HeaderTemplate {
     /// # Errors
     /// See there.
     #[inline]
-    pub fn write(&self, frame: &mut Frame) -> Result<(), DropReason> {
-        self.write_with_ecn(frame, 0)
+    pub fn write(&self, frame: &mut Frame, source_port: u16) -> Result<(), DropReason> {
+        self.write_with_ecn(frame, source_port, 0)
     }
 }
 

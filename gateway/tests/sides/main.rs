@@ -161,7 +161,7 @@ fn paths(mtu: u32) -> [Arc<Path>; 2] {
     ethernet.try_extend_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]).unwrap();
     let if_index = steer::interface_by_name("wan").unwrap().index;
     let wire = Wire { if_index, source: OURS.parse().unwrap(), ethernet, mtu };
-    [Some(wire), None].map(|wire| Arc::new(Path { remote, local: Some(OURS.parse().unwrap()), if_index: None, wire }))
+    [Some(wire), None].map(|wire| Arc::new(Path::new(remote, Some(OURS.parse().unwrap()), None, wire)))
 }
 
 /// Transport data for a receiver index, numbered.
@@ -298,7 +298,7 @@ fn loopback(bound: &str, reached: &str) -> ([(WanUdp, Pool); 2], Arc<Path>) {
     };
     let (near, far) = (socket(), socket());
     let remote = SocketAddr::new(reached.parse().unwrap(), far.local_addr().unwrap().port());
-    let path = Arc::new(Path { remote, local: None, if_index: None, wire: None });
+    let path = Arc::new(Path::new(remote, None, None, None));
     ([near, far].map(|socket| (WanUdp::new(socket).unwrap(), memory().1)), path)
 }
 

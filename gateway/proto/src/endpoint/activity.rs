@@ -131,7 +131,7 @@ impl Endpoint {
         }
         let used = |last: Option<Instant>, age: Duration| last >= Some(session.created + age);
         let (sent, received) = (peer.shared.any_sent(), peer.shared.any_received());
-        match session.role {
+        match session.role() {
             Role::Initiator if used(sent, REKEY_AFTER_TIME) => true,
             Role::Initiator if used(received, REKEY_ON_RECEIVE_AFTER) && !peer.watch.renewed_on_receive => {
                 peer.watch.renewed_on_receive = true;

@@ -232,7 +232,7 @@ impl Endpoint {
     pub(super) fn channel_session_began(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let (Some(channel), Some(session)) = (&mut peer.channel, &peer.sessions.current) else { return };
-        channel.discovery.session_began(now, session.role);
+        channel.discovery.session_began(now, session.role());
         if channel.discovery.due() == Some(now) {
             self.run_channel(id, now);
         } else {
@@ -387,7 +387,7 @@ impl Endpoint {
         let packet_len = packet::wrap(inner, written, ours, channel.address);
         let padded = if message_len == 0 { packet_len.next_multiple_of(16) } else { packet_len };
         inner[packet_len..padded].fill(0);
-        session.seal_key.seal(counter, &mut inner[..padded + TAG_LEN]);
+        session.seal_key().seal(counter, &mut inner[..padded + TAG_LEN]);
         let len = size_of::<DataHeader>() + padded + TAG_LEN;
         peer.shared.sent(now, 1, len as u64, false);
         self.channel_counters.sent += 1;

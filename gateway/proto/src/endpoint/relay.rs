@@ -149,7 +149,7 @@ impl Endpoint {
         let inner = &mut inner[..sealed.len()];
         inner.copy_from_slice(sealed);
         let counter = header.counter.get();
-        let len = session.open_key.open(counter, inner).map_err(|_| DropReason::BadTag)?;
+        let len = session.open_key().open(counter, inner).map_err(|_| DropReason::BadTag)?;
         if !session.replay().commit(counter) {
             return Err(DropReason::Replayed);
         }

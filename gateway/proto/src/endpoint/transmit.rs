@@ -188,7 +188,7 @@ impl Endpoint {
             DataHeader { kind: TYPE_DATA.into(), receiver: session.remote_index.0.into(), counter: counter.into() };
         let (head, tag) = buffer[..KEEPALIVE_LEN].split_at_mut(size_of::<DataHeader>());
         head.copy_from_slice(header.as_bytes());
-        session.seal_key.seal(counter, tag);
+        session.seal_key().seal(counter, tag);
         peer.shared.sent(now, 1, KEEPALIVE_LEN as u64, false);
         let local = peer.local;
         let to = Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: KEEPALIVE_LEN };

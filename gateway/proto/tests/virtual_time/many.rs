@@ -87,7 +87,7 @@ fn shake_hands(server: &mut Endpoint, start: Instant, now: Instant, i: u32) -> E
 fn open(session: &Session, keepalive: &mut [u8]) {
     assert_eq!(keepalive[..8], [&[4, 0, 0, 0][..], &session.local_index.0.to_le_bytes()].concat());
     let counter = u64::from_le_bytes(keepalive[8..16].try_into().expect("8 bytes"));
-    assert_eq!(session.open_key.open(counter, &mut keepalive[16..]).ok(), Some(0));
+    assert_eq!(session.open_key().open(counter, &mut keepalive[16..]).ok(), Some(0));
     assert!(session.confirm());
 }
 

@@ -240,7 +240,7 @@ fn a_session_is_renewed_and_refused_by_count() {
     world.run_for(secs(1));
     assert_eq!(world.sides[0].sent_of(1).len(), 2);
     let session = world.sides[1].current.clone().expect("a session");
-    assert_eq!(session.role, Role::Responder);
+    assert_eq!(session.role(), Role::Responder);
     session.set_sent_messages(REKEY_AFTER_MESSAGES);
     world.run_for(secs(6));
     world.send(1, 3);

@@ -162,7 +162,7 @@ impl World {
         packet.extend(counter.to_le_bytes());
         packet.extend(payload.to_le_bytes());
         packet.resize(16 + 16 + 16, 0);
-        session.seal_key.seal(counter, &mut packet[16..]);
+        session.seal_key().seal(counter, &mut packet[16..]);
         side.active |= shared.sent(now, 1, packet.len() as u64, true);
         let slot = side.spread.as_ref().map_or(0, |spread| {
             // Each payload is a flow of its own.
@@ -328,7 +328,7 @@ impl World {
             return side.drops.push(DropReason::SessionExpired);
         }
         let mut packet = bytes[16..].to_vec();
-        let opened = session.open_key.open(counter, &mut packet);
+        let opened = session.open_key().open(counter, &mut packet);
         let Ok(len) = opened else { return side.drops.push(DropReason::BadTag) };
         if !session.replay().commit(counter) {
             return side.drops.push(DropReason::Replayed);

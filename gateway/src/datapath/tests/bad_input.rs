@@ -13,7 +13,7 @@ fn sealed(pair: &Pair, plain: &[u8]) -> Vec<u8> {
     super::super::transport::TransportHeader { receiver, counter }.write(&mut message);
     message.extend_from_slice(plain);
     message.extend_from_slice(&[0; 16]);
-    session.seal_key.seal(counter, &mut message[16..]);
+    session.seal_key().seal(counter, &mut message[16..]);
     message
 }
 

@@ -44,7 +44,7 @@ fn sealed(pair: &Pair, packet: &[u8]) -> Vec<u8> {
     header.write(&mut message);
     message.extend_from_slice(packet);
     message.extend_from_slice(&[0; 16]);
-    session.seal_key.seal(counter, &mut message[16..]);
+    session.seal_key().seal(counter, &mut message[16..]);
     message
 }
 

@@ -105,7 +105,7 @@ pub(super) fn sessions(now: Instant) -> [Arc<Session>; 2] {
 }
 
 pub(super) fn path_to(remote: SocketAddr) -> Path {
-    Path { remote, local: None, if_index: None, wire: None }
+    Path::new(remote, None, None, None)
 }
 
 fn site(session: &Arc<Session>, peers_net: u8, address: &str, remote: &str) -> Site {

@@ -117,7 +117,7 @@ fn keepalives_are_accounted_and_go_no_further() {
     let counter = pair.west.session.take_counters(1).expect("a counter");
     let receiver = pair.west.session.remote_index;
     super::super::transport::TransportHeader { receiver, counter }.write(&mut message);
-    pair.west.session.seal_key.seal(counter, &mut message[16..]);
+    pair.west.session.seal_key().seal(counter, &mut message[16..]);
     assert!(pair.east_opens(&[message]).is_empty());
     assert_eq!(pair.east.lane.stats().keepalives_received.value(), 1);
     assert!(pair.east.shared.any_received().is_some());

@@ -119,23 +119,23 @@ fn wire(source: IpAddr, mtu: u32, ethertypes: &[u8]) -> Wire {
 #[test]
 fn a_path_of_two_families_has_no_headers() {
     let wire = wire("192.0.2.1".parse().expect("an address"), 1500, &[8, 0]);
-    assert_eq!(HeaderTemplate::new(&wire, "[2001:db8::1]:9".parse().expect("an address"), 1), None);
-    assert!(HeaderTemplate::new(&wire, "[::ffff:192.0.2.9]:9".parse().expect("an address"), 1).is_some());
+    assert_eq!(HeaderTemplate::new(&wire, "[2001:db8::1]:9".parse().expect("an address")), None);
+    assert!(HeaderTemplate::new(&wire, "[::ffff:192.0.2.9]:9".parse().expect("an address")).is_some());
 }
 
 #[test]
 fn a_payload_that_does_not_fit_leaves_the_frame_as_it_was() {
     let mut pool = pool(64, 2);
     let wire = wire("192.0.2.1".parse().expect("an address"), 1500, &[8, 0]);
-    let template = HeaderTemplate::new(&wire, "192.0.2.2:9".parse().expect("an address"), 1).expect("one family");
+    let template = HeaderTemplate::new(&wire, "192.0.2.2:9".parse().expect("an address")).expect("one family");
     assert_eq!(template.payload_max(), 1472);
-    assert_eq!(template.write(&mut frame(&mut pool, &[4; 1472])), Ok(()));
+    assert_eq!(template.write(&mut frame(&mut pool, &[4; 1472]), 1), Ok(()));
     let mut large = frame(&mut pool, &[4; 1473]);
-    assert_eq!(template.write(&mut large), Err(DropReason::Oversized));
+    assert_eq!(template.write(&mut large, 1), Err(DropReason::Oversized));
     assert_eq!(large.data(), [4; 1473]);
     let mut cramped = frame(&mut pool, &[]);
     cramped.reset(41);
-    assert_eq!(template.write(&mut cramped), Err(DropReason::Oversized));
+    assert_eq!(template.write(&mut cramped, 1), Err(DropReason::Oversized));
     assert!(cramped.is_empty());
 }
 
@@ -158,9 +158,9 @@ proptest! {
         let ethertype: &[u8] = if v6 { &[0x86, 0xdd] } else { &[8, 0] };
         let ethertypes = if tagged { [&[0x81, 0, 0, 9], ethertype].concat() } else { ethertype.to_vec() };
         let remote = SocketAddr::new(host(hosts.1), ports.1);
-        let template = HeaderTemplate::new(&wire(host(hosts.0), 1500, &ethertypes), remote, ports.0);
+        let template = HeaderTemplate::new(&wire(host(hosts.0), 1500, &ethertypes), remote);
         let mut frame = frame(&mut pool(64, 0), &payload);
-        prop_assert_eq!(template.expect("one family").write_with_ecn(&mut frame, ecn), Ok(()));
+        prop_assert_eq!(template.expect("one family").write_with_ecn(&mut frame, ports.0, ecn), Ok(()));
         let bytes = frame.data();
         let datagram = parse(bytes).expect("a whole datagram");
         // From the receiver's side: what was the source is its remote.

@@ -106,7 +106,7 @@ impl Gateway {
         packet.extend(counter.to_le_bytes());
         packet.extend(payload.to_le_bytes());
         packet.resize(16 + 16 + 16, 0);
-        session.seal_key.seal(counter, &mut packet[16..]);
+        session.seal_key().seal(counter, &mut packet[16..]);
         if shared.sent(now, 1, packet.len() as u64, true) {
             self.active.insert(peer);
         }
@@ -212,7 +212,7 @@ impl Gateway {
             return self.drops.push(DropReason::SessionExpired);
         }
         let mut packet = bytes[16..].to_vec();
-        let opened = session.open_key.open(counter, &mut packet);
+        let opened = session.open_key().open(counter, &mut packet);
         let Ok(len) = opened else { return self.drops.push(DropReason::BadTag) };
         if !session.replay().commit(counter) {
             return self.drops.push(DropReason::Replayed);
