@@ -55,11 +55,12 @@ impl core::error::Error for BadTag {}
 ///
 /// The key words of engines across packets are wiped on drop. `ring` gives no handle for wiping its
 /// own copy; the bytes handed to [`Key::new`] are the caller's to wipe.
+#[repr(C)]
 pub struct Key {
-    /// Half a kilobyte, most of it for other algorithms: kept elsewhere, so that sessions are a few cache lines.
-    ring: Box<LessSafeKey>,
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only engines across packets read it"))]
     words: [u32; 8],
+    /// Half a kilobyte, of which this algorithm uses a part: behind the rest, so that that lies beside what is before it.
+    ring: LessSafeKey,
 }
 
 impl Drop for Key {
@@ -84,14 +85,16 @@ impl Key {
             *word = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         }
         let ring = LessSafeKey::new(unbound.expect("32 bytes are a ChaCha20-Poly1305 key"));
-        Self { ring: Box::new(ring), words }
+        Self { words, ring }
     }
 
-    /// Asks for what lies outside of the key itself and is read by the engine in use: see [`prefetch()`].
+    /// Asks for what the engine in use reads of the key: see [`prefetch()`].
     #[inline]
     pub fn prefetch(&self) {
         if Engine::in_use() == Engine::Ring {
-            prefetch(&*self.ring);
+            prefetch(&self.ring);
+        } else {
+            prefetch(&self.words);
         }
     }
 

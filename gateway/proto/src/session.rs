@@ -54,7 +54,7 @@ pub enum Role {
 /// One pair of transport keys.
 ///
 /// A gateway of many peers finds each session outside of its caches, so the fields lie by use: what both directions read
-/// fills one cache line, what sealing takes beside it the next, and what opening takes the two behind.
+/// fills one cache line; what sealing takes beside it is another, what opening takes two.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Session {
@@ -76,20 +76,20 @@ pub struct Session {
 
 /// What sealing uses.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Sealing {
-    key: Key,
     counter: AtomicU64,
     role: Role,
+    key: Key,
 }
 
 /// What opening uses.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Opening {
-    key: Key,
-    confirmed: AtomicBool,
     replay: Mutex<ReplayWindow>,
+    confirmed: AtomicBool,
+    key: Key,
 }
 
 /// Until when and up to which counter a session may be used (paper, section 6.1).
@@ -123,11 +123,11 @@ impl Session {
             remote_index,
             peer,
             shared,
-            sealing: Sealing { key: seal_key, counter: AtomicU64::new(0), role },
+            sealing: Sealing { counter: AtomicU64::new(0), role, key: seal_key },
             opening: Opening {
-                key: open_key,
-                confirmed: AtomicBool::new(role == Role::Initiator),
                 replay: Mutex::new(ReplayWindow::new()),
+                confirmed: AtomicBool::new(role == Role::Initiator),
+                key: open_key,
             },
         }
     }
@@ -156,14 +156,16 @@ impl Session {
     #[inline]
     pub fn prefetch_to_seal(&self) {
         prefetch(&self.created);
-        prefetch(&self.sealing);
+        prefetch(&self.sealing.counter);
+        self.sealing.key.prefetch();
     }
 
     /// [`Session::prefetch_to_seal`] for opening.
     #[inline]
     pub fn prefetch_to_open(&self) {
         prefetch(&self.created);
-        prefetch(&self.opening);
+        prefetch(&self.opening.replay);
+        self.opening.key.prefetch();
     }
 
     /// Takes `n` consecutive counters for a burst and returns the first, or `None` when not all of them
@@ -267,12 +269,9 @@ impl PeerShared {
         }
     }
 
-    fn stamp(&self, slot: &AtomicU64, now: Instant) {
-        let ms = now.saturating_duration_since(self.epoch).as_millis() as u64 + 1;
-        // Most bursts come within the same millisecond as the last.
-        if slot.load(Ordering::Relaxed) < ms {
-            slot.fetch_max(ms, Ordering::Relaxed);
-        }
+    /// How a time is kept.
+    fn stamp_of(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_millis() as u64 + 1
     }
 
     fn time(&self, slot: &AtomicU64) -> Option<Instant> {
@@ -286,9 +285,10 @@ impl PeerShared {
     /// one was not a keepalive. True when the peer was not marked active: the caller then tells the
     /// control task.
     pub fn sent(&self, now: Instant, packets: u64, datagram_bytes: u64, data: bool) -> bool {
-        self.stamp(&self.any_sent_ms, now);
+        let ms = self.stamp_of(now);
+        stamp(&self.any_sent_ms, ms);
         if data {
-            self.stamp(&self.data_sent_ms, now);
+            stamp(&self.data_sent_ms, ms);
         }
         self.tx_packets.fetch_add(packets, Ordering::Relaxed);
         self.tx_bytes.fetch_add(datagram_bytes, Ordering::Relaxed);
@@ -297,9 +297,10 @@ impl PeerShared {
 
     /// Reports an opened burst, in the same terms as [`PeerShared::sent`].
     pub fn received(&self, now: Instant, packets: u64, datagram_bytes: u64, data: bool) -> bool {
-        self.stamp(&self.any_received_ms, now);
+        let ms = self.stamp_of(now);
+        stamp(&self.any_received_ms, ms);
         if data {
-            self.stamp(&self.data_received_ms, now);
+            stamp(&self.data_received_ms, ms);
         }
         self.rx_packets.fetch_add(packets, Ordering::Relaxed);
         self.rx_bytes.fetch_add(datagram_bytes, Ordering::Relaxed);
@@ -397,6 +398,14 @@ impl PeerShared {
     #[must_use]
     pub fn rx_packets(&self) -> u64 {
         self.rx_packets.load(Ordering::Relaxed)
+    }
+}
+
+#[inline]
+fn stamp(slot: &AtomicU64, ms: u64) {
+    // Most bursts come within the same millisecond as the last.
+    if slot.load(Ordering::Relaxed) < ms {
+        slot.fetch_max(ms, Ordering::Relaxed);
     }
 }
 
