@@ -10,6 +10,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
 use crate::config::values;
+use crate::lab::nat::Kind;
 use crate::settings::{Crypto, LanBackend, WanBackend, XdpMode};
 
 /// A WireGuard site-to-site gateway that moves packets past the kernel's network stack.
@@ -89,6 +90,10 @@ pub struct Demo {
     /// What seals and opens packets: auto, ring or multibuffer
     #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = parser(values::crypto))]
     pub crypto: Crypto,
+    /// Put the sites behind NATs, have them find each other by an introducer, and show how: two of none, full-cone,
+    /// address-restricted, port-restricted, symmetric, cgnat and blocked. Needs the program nft
+    #[arg(long, value_name = "KIND,KIND", value_parser = nat_kinds)]
+    pub nat: Option<[Kind; 2]>,
     /// Print one JSON object on standard output
     #[arg(long)]
     pub json: bool,
@@ -169,6 +174,13 @@ pub struct Backends {
     pub stages: Option<NonZeroU32>,
 }
 
+/// `symmetric,port-restricted`.
+fn nat_kinds(text: &str) -> Result<[Kind; 2], String> {
+    let (one, other) = text.split_once(',').ok_or("expected two kinds with a comma between them")?;
+    let kind = |text: &str| text.parse::<Kind>().map_err(|error| error.to_string());
+    Ok([kind(one)?, kind(other)?])
+}
+
 /// The parsers of the configuration, so that a word means the same on the command line.
 fn parser<T: Clone + Send + Sync + 'static>(
     parse: fn(&str) -> Result<T, values::Expected>,
@@ -210,6 +222,16 @@ mod tests {
         assert_eq!(wg.backends.wan, Some(WanBackend::Xdp));
         assert_eq!(wg.backends.wan_interface, ["eth1", "eth2"]);
         assert_eq!((wg.backends.lanes, wg.interface.as_str()), (Some(2), "wg0"));
+    }
+
+    #[test]
+    fn the_demo_takes_two_kinds_of_nat() {
+        let args = Args::try_parse_from(["landbridge", "demo", "--nat", "symmetric,port-restricted"]).expect("parses");
+        let Command::Demo(demo) = args.command else { panic!("not demo") };
+        assert_eq!(demo.nat, Some([Kind::Symmetric, Kind::PortRestricted]));
+        for wrong in ["symmetric", "symmetric,cone", "none,none,none"] {
+            Args::try_parse_from(["landbridge", "demo", "--nat", wrong]).expect_err(wrong);
+        }
     }
 
     #[test]

@@ -5,7 +5,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::{args, output, privileges};
+use crate::demo::nat::{self, NatReport};
 use crate::demo::{self, Options};
 use crate::lab::stop::Interrupted;
 
@@ -22,15 +25,22 @@ pub(super) fn run(args: &args::Demo) -> anyhow::Result<ExitCode> {
         lanes: args.lanes,
         crypto: args.crypto,
     };
-    let report = match demo::run(&options) {
-        Ok(report) => report,
+    let text = match args.nat {
+        None => demo::run(&options).and_then(|report| text(args.json, &report, demo::Report::page)),
+        Some(kinds) => nat::run(&options, kinds).and_then(|report| text(args.json, &report, NatReport::page)),
+    };
+    let text = match text {
+        Ok(text) => text,
         Err(error) if error.chain().any(|cause| cause.is::<Interrupted>()) => {
             eprintln!("landbridge: interrupted; everything that the demo made is removed");
             return Ok(ExitCode::from(INTERRUPTED));
         }
         Err(error) => return Err(error),
     };
-    let text = if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.page() };
     output::print(&text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn text<T: Serialize>(json: bool, report: &T, page: impl FnOnce(&T) -> String) -> anyhow::Result<String> {
+    Ok(if json { serde_json::to_string_pretty(report)? + "\n" } else { page(report) })
 }

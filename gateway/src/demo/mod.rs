@@ -5,15 +5,16 @@
 //! 3. [`rtt`], [`crate::lab::tcp`] and [`udp`]: echo, TCP and UDP between the hosts, sent and counted by threads inside
 //!    their namespaces.
 //! 4. [`report`]: what was measured, for people and for programs.
+//! 5. [`nat`]: the same with sites behind NATs that have to find each other first.
 //!
 //! Enters: [`Options`]. Leaves: a [`report::Report`]. Never does: touch an interface, an address or a route of the machine
 //! itself, or leave anything behind: all of it hangs on values that take it away when they are dropped.
 
+pub(crate) mod nat;
 mod process;
 mod progress;
 mod report;
 mod rtt;
-mod scratch;
 mod search;
 mod topology;
 mod udp;
@@ -25,12 +26,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use self::process::{Gateway, Role};
+use self::process::Role;
 use self::progress::Progress;
 use self::report::Figures;
 pub(crate) use self::report::Report;
-use self::scratch::Scratch;
 use self::topology::{HOST_B, Topology};
+use crate::lab::gateway::Gateway;
+use crate::lab::scratch::{self, Scratch};
 use crate::lab::stop::Stop;
 use crate::lab::{Path, namespace, tcp};
 use crate::settings::{Crypto, LanBackend, WanBackend};
@@ -66,7 +68,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     let mut progress = Progress::new();
     let leftovers =
         namespace::remove_leftovers(topology::PREFIX).context("leftovers of an earlier demo cannot be removed")?;
-    scratch::remove_leftovers();
+    scratch::remove_leftovers(scratch::DEMO);
     if leftovers > 0 {
         progress.done(&format!("removed {leftovers} namespaces of a demo that was killed"));
     }
@@ -76,11 +78,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Report> {
     if options.lan == LanBackend::Xdp {
         topology.finish_packets()?;
     }
-    let scratch = Scratch::new()?;
+    let scratch = Scratch::new(scratch::DEMO)?;
     progress.done(&format!("four namespaces: {} and its like (ip netns exec NAME ...)", topology.host_a.name()));
     // Declared after the topology, so dropped before it: no process is left in a namespace that goes away.
     let gateways = start(options, &topology, &scratch, &stop, &mut progress)?;
-    let figures = measure(options, &topology, &gateways, &stop, &mut progress)?;
+    let figures = measure(options, path(&topology), gateways.each_ref(), &stop, &mut progress)?;
     let statuses = [gateways[0].status()?, gateways[1].status()?];
     progress.step("removing everything");
     drop(gateways);
@@ -100,8 +102,8 @@ fn start(
 ) -> anyhow::Result<[Gateway; 2]> {
     progress.step("starting two gateways");
     let keys = process::keys()?;
-    let mut a = Gateway::start(Role::A, &topology.gateway_a, scratch, &keys, options)?;
-    let mut b = Gateway::start(Role::B, &topology.gateway_b, scratch, &keys, options)?;
+    let mut a = process::start(Role::A, &topology.gateway_a, scratch, &keys, options)?;
+    let mut b = process::start(Role::B, &topology.gateway_b, scratch, &keys, options)?;
     a.wait_until_ready(stop)?;
     b.wait_until_ready(stop)?;
     progress.done(&format!("two gateways run: {} and {}", a.interface(), b.interface()));
@@ -122,12 +124,11 @@ fn start(
 /// The traffic, one kind after the other.
 fn measure(
     options: &Options,
-    topology: &Topology,
-    gateways: &[Gateway; 2],
+    path: Path<'_>,
+    gateways: [&Gateway; 2],
     stop: &Stop,
     progress: &mut Progress,
 ) -> anyhow::Result<Figures> {
-    let path = path(topology);
     let blame = || format!("{}{}", gateways[0].log(), gateways[1].log());
     progress.step("echo on the idle tunnel");
     let rtt = rtt::measure(path, options.duration.mul_f64(0.1), stop).with_context(blame)?;
@@ -141,7 +142,7 @@ fn measure(
         options.streams,
         window,
         stop,
-        || marks.push((Instant::now(), gateways.each_ref().map(Gateway::cpu_time))),
+        || marks.push((Instant::now(), gateways.map(Gateway::cpu_time))),
         |rate| progress.update(&format!("TCP, {} streams: {:.2} Gb/s", options.streams, rate / 1e9)),
     )
     .with_context(blame)?;

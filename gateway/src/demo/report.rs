@@ -200,7 +200,7 @@ fn counter(statuses: &[Status], name: &str) -> u64 {
     statuses.iter().flat_map(|status| &status.lanes).filter_map(|lane| lane.counters.get(name)).sum()
 }
 
-fn round(value: f64, digits: i32) -> f64 {
+pub(super) fn round(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
 }

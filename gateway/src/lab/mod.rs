@@ -3,16 +3,20 @@
 //! 1. [`namespace`]: namespaces with names, gone when they are dropped.
 //! 2. [`links`]: veth pairs, addresses, routes and settings inside them.
 //! 3. [`nat`]: an internet, and sites behind routers with every kind of NAT.
-//! 4. [`tcp`]: streams between two of them.
-//! 5. [`stop`]: how a person ends all of it early.
+//! 4. [`gateway`]: running gateways, with a [`scratch`] directory for what they read.
+//! 5. [`tcp`] and [`stream`]: traffic between two namespaces.
+//! 6. [`stop`]: how a person ends all of it early.
 //!
-//! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an
-//! address or a route of the namespace that it was called from, or wait without an end.
+//! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an address or a
+//! route of the namespace that it was called from, or wait without an end.
 
+pub mod gateway;
 pub mod links;
 pub mod namespace;
 pub mod nat;
+pub mod scratch;
 pub mod stop;
+pub mod stream;
 pub mod tcp;
 
 use std::net::IpAddr;

@@ -1,5 +1,4 @@
-//! Both programs, frame by frame, without an interface: BPF_PROG_TEST_RUN gives a frame in and an action and a frame
-//! out.
+//! Both programs, frame by frame, without an interface: BPF_PROG_TEST_RUN gives a frame in and an action and a frame out.
 
 use std::time::Duration;
 

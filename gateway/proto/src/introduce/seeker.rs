@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{INTRODUCERS_MAX, REFRESH_EVERY, WISHES_MAX};
-use crate::channel::message::Stop;
 use crate::{KEY_LEN, PeerId};
 
 /// A desk that does not answer is left alone for so long; doubled with each failure.
@@ -25,8 +24,8 @@ const TURN: Duration = Duration::from_secs(60);
 pub(crate) struct Tell {
     pub(crate) desk: PeerId,
     pub(crate) sought: PeerId,
-    /// Why it is not sought any more, if so.
-    pub(crate) stop: Option<Stop>,
+    /// Whether it is not sought any more.
+    pub(crate) stop: bool,
 }
 
 #[derive(Debug)]
@@ -37,8 +36,6 @@ struct Desk {
     failures: u32,
     /// Who is sought here, and when that is said next.
     told: BTreeMap<PeerId, Instant>,
-    /// Who was sought here and met, and may be told of us.
-    met: BTreeSet<PeerId>,
 }
 
 /// Who is sought and where.
@@ -86,7 +83,7 @@ impl Seeker {
         }
     }
 
-    /// There is a link to the peer: it is not sought any more, wherever that was said.
+    /// The peer is not sought any more, wherever that was said.
     pub(crate) fn found(&mut self, now: Instant, peer: PeerId) {
         if !self.sought.remove(&peer) {
             return;
@@ -95,25 +92,12 @@ impl Seeker {
         let before = self.stops.len();
         for desk in desks {
             if self.unschedule(desk, peer) {
-                self.stops.push(Tell { desk, sought: peer, stop: Some(Stop::Met) });
-                if let Some(place) = self.desks.get_mut(&desk) {
-                    place.met.insert(peer);
-                }
+                self.stops.push(Tell { desk, sought: peer, stop: true });
             }
         }
         if self.sought.len() >= WISHES_MAX && self.stops.len() > before {
             // There is room for another one.
             self.arrange(now);
-        }
-    }
-
-    /// The peer is none any more, which is said wherever it was sought.
-    pub(crate) fn dropped(&mut self, now: Instant, peer: PeerId) {
-        self.found(now, peer);
-        for (id, desk) in &mut self.desks {
-            if desk.met.remove(&peer) {
-                self.stops.push(Tell { desk: *id, sought: peer, stop: Some(Stop::Dropped) });
-            }
         }
     }
 
@@ -123,23 +107,16 @@ impl Seeker {
         for (_, desk, peer) in all {
             self.schedule(now, desk, peer);
         }
-        let desks: Vec<_> = self.desks.keys().copied().collect();
-        for desk in desks {
-            self.rest_again(desk);
-        }
     }
 
-    /// There is a link to this introducer or relay, which has forgotten what it was told if it `restarted`.
-    pub(crate) fn opened(&mut self, now: Instant, desk: PeerId, key: [u8; KEY_LEN], restarted: bool) {
+    /// There is a link to this introducer or relay.
+    pub(crate) fn opened(&mut self, now: Instant, desk: PeerId, key: [u8; KEY_LEN]) {
         if self.desks.contains_key(&desk) {
-            if restarted {
-                self.rest_again(desk);
-                self.again(now, desk);
-            }
-            return;
+            // It may have forgotten what it was told.
+            return self.again(now, desk);
         }
-        let (told, met) = (BTreeMap::new(), BTreeSet::new());
-        self.desks.insert(desk, Desk { key, taken: false, off_until: None, failures: 0, told, met });
+        let told = BTreeMap::new();
+        self.desks.insert(desk, Desk { key, taken: false, off_until: None, failures: 0, told });
         self.arrange(now);
     }
 
@@ -167,13 +144,8 @@ impl Seeker {
         }
     }
 
-    /// Whether this desk was told that the peer is sought, or has been.
-    pub(crate) fn is_known_at(&self, desk: PeerId, peer: PeerId) -> bool {
-        self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer) || desk.met.contains(&peer))
-    }
-
     /// Whether this desk was told that the peer is sought.
-    fn is_sought_at(&self, desk: PeerId, peer: PeerId) -> bool {
+    pub(crate) fn is_sought_at(&self, desk: PeerId, peer: PeerId) -> bool {
         self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer))
     }
 
@@ -195,11 +167,6 @@ impl Seeker {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.sought.is_empty()
-    }
-
-    /// Whether it introduces or relays.
-    pub(crate) fn is_desk(&self, id: PeerId) -> bool {
-        self.desks.contains_key(&id)
     }
 
     /// The desks in use.
@@ -237,7 +204,7 @@ impl Seeker {
             return None;
         }
         self.schedule(now + REFRESH_EVERY, desk, sought);
-        Some(Tell { desk, sought, stop: None })
+        Some(Tell { desk, sought, stop: false })
     }
 
     /// Chooses the desks, and says to those that are chosen anew who is sought.
@@ -281,12 +248,6 @@ impl Seeker {
         }
     }
 
-    /// Says again who was met.
-    fn rest_again(&mut self, desk: PeerId) {
-        let met = self.desks.get(&desk).into_iter().flat_map(|place| &place.met);
-        self.stops.extend(met.map(|sought| Tell { desk, sought: *sought, stop: Some(Stop::Met) }));
-    }
-
     fn again(&mut self, now: Instant, desk: PeerId) {
         let peers: Vec<_> = self.desks.get(&desk).into_iter().flat_map(|desk| desk.told.keys()).copied().collect();
         for peer in peers {
@@ -296,11 +257,8 @@ impl Seeker {
 
     fn schedule(&mut self, at: Instant, desk: PeerId, peer: PeerId) {
         let Some(place) = self.desks.get_mut(&desk) else { return };
-        place.met.remove(&peer);
-        if place.told.len() + place.met.len() >= WISHES_MAX && !place.told.contains_key(&peer) {
-            // Who is sought goes before who was met.
-            let Some(met) = place.met.pop_first() else { return };
-            self.stops.push(Tell { desk, sought: met, stop: Some(Stop::Dropped) });
+        if place.told.len() >= WISHES_MAX && !place.told.contains_key(&peer) {
+            return;
         }
         if let Some(before) = place.told.insert(peer, at) {
             self.refreshes.remove(&(before, desk, peer));
@@ -336,7 +294,7 @@ mod tests {
     fn told(seeker: &mut Seeker, now: Instant) -> Vec<(u32, u32, bool)> {
         let mut all: Vec<_> = std::iter::from_fn(|| seeker.run(now)).collect();
         all.sort_unstable();
-        all.iter().map(|tell| (tell.desk.slot, tell.sought.slot, tell.stop.is_some())).collect()
+        all.iter().map(|tell| (tell.desk.slot, tell.sought.slot, tell.stop)).collect()
     }
 
     #[test]
@@ -345,7 +303,7 @@ mod tests {
         let at = |s| start + Duration::from_secs(s);
         seeker.seek(start, peer(50));
         assert_eq!(seeker.due(start), None, "nobody to ask");
-        seeker.opened(start, peer(1), key(1), false);
+        seeker.opened(start, peer(1), key(1));
         assert_eq!(told(&mut seeker, start), [(1, 50, false)]);
         assert!(seeker.is_sought_at(peer(1), peer(50)) && !seeker.is_sought_at(peer(1), peer(51)));
         assert_eq!(seeker.due(start), Some(at(30)));
@@ -355,12 +313,6 @@ mod tests {
         seeker.found(at(32), peer(50));
         assert_eq!(told(&mut seeker, at(32)), [(1, 50, true)]);
         assert_eq!(seeker.due(at(32)), None);
-        assert!(seeker.is_known_at(peer(1), peer(50)), "it may still be introduced");
-        seeker.opened(at(33), peer(1), key(1), true);
-        assert_eq!(seeker.run(at(33)).and_then(|tell| tell.stop), Some(Stop::Met), "it has forgotten");
-        seeker.dropped(at(34), peer(50));
-        assert_eq!(seeker.run(at(34)).and_then(|tell| tell.stop), Some(Stop::Dropped));
-        assert!(!seeker.is_known_at(peer(1), peer(50)));
     }
 
     #[test]
@@ -371,7 +323,7 @@ mod tests {
             let mut seeker = Seeker::default();
             seeker.seek(start, peer(50));
             for desk in order {
-                seeker.opened(start, peer(*desk), key(*desk), false);
+                seeker.opened(start, peer(*desk), key(*desk));
             }
             let mut used = BTreeSet::new();
             for second in 0..seconds {
@@ -391,7 +343,7 @@ mod tests {
         let (mut seeker, start) = (Seeker::default(), Instant::now());
         let at = |s| start + Duration::from_secs(s);
         for desk in 1..=4 {
-            seeker.opened(start, peer(desk), key(desk), false);
+            seeker.opened(start, peer(desk), key(desk));
         }
         seeker.seek(start, peer(50));
         assert_eq!(told(&mut seeker, start), [(1, 50, false), (2, 50, false), (3, 50, false)]);
@@ -412,16 +364,16 @@ mod tests {
     #[test]
     fn no_desk_is_asked_for_more_than_its_bound() {
         let (mut seeker, start) = (Seeker::default(), Instant::now());
-        seeker.opened(start, peer(1), key(1), false);
+        seeker.opened(start, peer(1), key(1));
         for sought in 0..400 {
             seeker.seek(start, peer(1000 + sought));
         }
         assert_eq!(told(&mut seeker, start).len(), WISHES_MAX);
         for sought in 0..100 {
-            seeker.dropped(start, peer(1000 + sought));
+            seeker.found(start, peer(1000 + sought));
         }
         let all = told(&mut seeker, start);
+        assert_eq!(all.iter().filter(|tell| tell.2).count(), 100);
         assert_eq!(all.iter().filter(|tell| !tell.2).count(), 100, "others take their places");
-        assert!(seeker.desks[&peer(1)].told.len() + seeker.desks[&peer(1)].met.len() <= WISHES_MAX);
     }
 }

@@ -6,10 +6,12 @@
 //! 3. [`router`]: NAT by nftables ([`rules`]), in front of a [`site`] with one gateway and one host.
 //! 4. [`stun_server`] and [`port_mapper`]: coturn and miniupnpd, as real ones.
 //! 5. [`responder`] and [`prober`]: the proof that each NAT behaves as it is called.
+//! 6. [`scene`]: two sites and introducers with gateways, and [`coming_up`]: how long their link takes.
 //!
-//! Enters: kinds of access. Leaves: namespaces in which gateways can run. Never does: run a gateway, or touch a network outside
-//! the namespaces that it made. It needs root and the programs that it runs: nft, and for their parts turnserver and miniupnpd.
+//! Enters: kinds of access. Leaves: namespaces in which gateways can run, and figures. Never does: touch a network outside the
+//! namespaces that it made. It needs root and the programs that it runs: nft, and for their parts turnserver and miniupnpd.
 
+pub mod coming_up;
 mod ground;
 pub mod internet;
 pub mod kind;
@@ -20,6 +22,7 @@ mod program;
 pub mod responder;
 pub mod router;
 mod rules;
+pub mod scene;
 pub mod site;
 pub mod stun_server;
 

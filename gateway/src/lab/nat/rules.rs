@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use super::kind::Behaviour;
 
-/// Mapped ports, none of which a gateway or a service uses.
-const PORTS: &str = "30000-59999";
+/// Mapped ports: neither those that a gateway listens on nor those that the kernel chooses for sockets, which masquerade would keep.
+const PORTS: &str = "10000-29999";
 
 /// How a router's NAT behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,33 +5,13 @@ use super::Malformed;
 use super::candidates::Candidates;
 use crate::KEY_LEN;
 
-/// Why a peer is sought no more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Stop {
-    /// There is a link to it. It may be told all the same where the sender is, when it seeks the sender.
-    Met = 1,
-    /// It is no peer any more, and is not to be told anything.
-    Dropped = 2,
-}
-
-impl Stop {
-    fn parse(fields: &Fields<'_>) -> Result<Self, Malformed> {
-        match fields.exactly(Field::Stop)? {
-            [1] => Ok(Self::Met),
-            [2] => Ok(Self::Dropped),
-            _ => Err(Malformed),
-        }
-    }
-}
-
 /// To an introducer: a peer is sought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seek {
     /// The peer's public key.
     pub(crate) key: [u8; KEY_LEN],
-    /// Why it is sought no more.
-    pub(crate) stop: Option<Stop>,
+    /// It is sought no more.
+    pub(crate) stop: bool,
     pub(crate) generation: u32,
     /// Where the seeker may be reached.
     pub(crate) candidates: Candidates,
@@ -40,8 +20,8 @@ pub(crate) struct Seek {
 impl Seek {
     pub(super) fn parse(fields: &Fields<'_>) -> Result<(Self, u32), Malformed> {
         let stop = match fields.has(Field::Stop) {
-            true => Some(Stop::parse(fields)?),
-            false => None,
+            true => fields.exactly(Field::Stop)? == [1],
+            false => false,
         };
         let (candidates, ignored) = Candidates::parse(fields)?;
         let key = fields.exactly(Field::Key)?;
@@ -50,8 +30,8 @@ impl Seek {
 
     pub(super) fn write(&self, fields: &mut Writer<'_>) {
         fields.put(Field::Key, &self.key);
-        if let Some(stop) = self.stop {
-            fields.put(Field::Stop, &[stop as u8]);
+        if self.stop {
+            fields.put(Field::Stop, &[1]);
         }
         fields.put(Field::Generation, &self.generation.to_be_bytes());
         self.candidates.write(fields);

@@ -15,12 +15,9 @@ pub(crate) enum By {
     AddressAndPort,
 }
 
-/// What of a remote place counts: its address, its port.
-type Whom = (Option<IpAddr>, Option<u16>);
-
 impl By {
     /// What of a remote place counts.
-    fn of(self, remote: SocketAddr) -> Whom {
+    fn of(self, remote: SocketAddr) -> (Option<IpAddr>, Option<u16>) {
         match self {
             Self::Nothing => (None, None),
             Self::Address => (Some(remote.ip()), None),
@@ -53,7 +50,7 @@ struct Binding {
     port: u16,
     used: Instant,
     /// Where packets went, and when.
-    contacted: BTreeMap<Whom, Instant>,
+    contacted: BTreeMap<(Option<IpAddr>, Option<u16>), Instant>,
 }
 
 /// A box.
@@ -63,7 +60,7 @@ pub(crate) struct Nat {
     pub(crate) behaviour: Behaviour,
     /// Ports that a router forwards on request.
     pub(crate) forwarded: BTreeMap<u16, SocketAddr>,
-    bindings: BTreeMap<(SocketAddr, Whom), Binding>,
+    bindings: BTreeMap<(SocketAddr, (Option<IpAddr>, Option<u16>)), Binding>,
     rng: ChaCha20Rng,
 }
 
@@ -103,6 +100,11 @@ impl Nat {
     /// How many bindings there are.
     pub(crate) fn len(&self) -> usize {
         self.bindings.len()
+    }
+
+    /// Forgets everything, as a router does that is started again.
+    pub(crate) fn restart(&mut self) {
+        self.bindings.clear();
     }
 
     /// Boxes that map independently keep the port where they can, the others draw one.

@@ -1,4 +1,4 @@
-//! A private directory for configurations, keys and logs of the demo.
+//! A private directory for configurations, keys and logs of a run.
 //!
 //! Enters: nothing. Leaves: files of mode 0600, gone when it is dropped. Never does: use a directory that was there before.
 
@@ -11,15 +11,20 @@ use anyhow::Context as _;
 
 /// In memory, owned by root, and empty after a restart of the machine.
 const PARENT: &str = "/run/landbridge";
-const PREFIX: &str = "demo-";
+/// What the names of the demo's directories begin with.
+pub const DEMO: &str = "demo-";
 
 /// The directory.
 #[derive(Debug)]
-pub(super) struct Scratch(PathBuf);
+pub struct Scratch(PathBuf);
 
 impl Scratch {
-    pub(super) fn new() -> anyhow::Result<Self> {
-        let path = Path::new(PARENT).join(format!("{PREFIX}{}", std::process::id()));
+    /// The directory of this process, whose name is the prefix and the process id.
+    ///
+    /// # Errors
+    /// One that cannot be made, or is there.
+    pub fn new(prefix: &str) -> anyhow::Result<Self> {
+        let path = Path::new(PARENT).join(format!("{prefix}{}", std::process::id()));
         let made = || -> std::io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(PARENT)?;
             DirBuilder::new().mode(0o700).create(&path)
@@ -29,7 +34,10 @@ impl Scratch {
     }
 
     /// Writes a file that only its owner can read.
-    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    ///
+    /// # Errors
+    /// One that is there already, or cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<PathBuf> {
         let path = self.0.join(name);
         let mut file = self.create(&path)?;
         file.write_all(text.as_bytes()).with_context(|| format!("{} cannot be written", path.display()))?;
@@ -37,10 +45,20 @@ impl Scratch {
     }
 
     /// Makes an empty file and opens it.
-    pub(super) fn open(&self, name: &str) -> anyhow::Result<(PathBuf, File)> {
+    ///
+    /// # Errors
+    /// One that is there already, or cannot be made.
+    pub fn open(&self, name: &str) -> anyhow::Result<(PathBuf, File)> {
         let path = self.0.join(name);
         let file = self.create(&path)?;
         Ok((path, file))
+    }
+
+    /// Removes files of a gateway that is started again.
+    pub fn remove(&self, names: &[&str]) {
+        for name in names {
+            drop(fs::remove_file(self.0.join(name)));
+        }
     }
 
     fn create(&self, path: &Path) -> anyhow::Result<File> {
@@ -56,12 +74,12 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes the directories of demos whose process is dead.
-pub(super) fn remove_leftovers() {
+/// Removes the directories with a prefix whose process is dead.
+pub fn remove_leftovers(prefix: &str) {
     let Ok(entries) = fs::read_dir(PARENT) else { return };
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse::<u32>().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u32>().ok());
         if pid.is_some_and(|pid| pid != std::process::id() && !Path::new("/proc").join(pid.to_string()).exists()) {
             drop(fs::remove_dir_all(entry.path()));
         }
