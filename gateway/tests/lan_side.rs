@@ -1,5 +1,5 @@
-//! The lan side of a lane on real rings, without the lane: which packets it takes and in which shape, which it sends by the
-//! ring, and which it leaves to the kernel. Each test lives in namespaces that vanish with it.
+//! The lan side of a lane on real rings and TUN devices, without the lane: which packets it takes and in which shape,
+//! which it sends by the ring, and which it leaves to the kernel. Each test lives in namespaces that vanish with it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../xsk/tests/common/mod.rs"]
@@ -16,8 +16,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{in_namespace, sh};
+use landbridge::datapath::join::Offloads;
 use landbridge::datapath::lan::LanSide;
 use landbridge::datapath::lan_table::{HopId, LanTable, NextHop};
+use landbridge::datapath::lan_tun::LanTun;
 use landbridge::datapath::lan_xdp::LanXdp;
 use landbridge::datapath::side::Lan;
 use landbridge::datapath::stats::LaneStats;
@@ -26,7 +28,7 @@ use landbridge::datapath::wan_xdp::packet_len_max;
 use landbridge::settings::XdpMode;
 use landbridge::steer::{self, LanInterface, Steer};
 use landbridge_proto::{DropReason, Prefixes};
-use landbridge_xsk::{Burst, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use landbridge_xsk::{Burst, Memory, MemoryConfig, Pool, Tun, TunConfig, Xsk, XskConfig};
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -47,8 +49,8 @@ fn memory() -> (Memory, Pool) {
     Memory::new(MemoryConfig { frames: 1024, frame_size: 2048, jumbo_frames: 4, huge_pages: false }).unwrap()
 }
 
-/// Makes a wire of which this namespace has the end `lan`, and another one the end `far`, where `work` is done. Nothing is on
-/// the wire but the test's own frames.
+/// Makes a wire of which this namespace has the end `lan`, and another one the end `far`, where `work` is done. Nothing
+/// is on the wire but the test's own frames.
 fn there<T>(work: impl FnOnce() -> T) -> T {
     let here = File::open("/proc/thread-self/ns/net").unwrap();
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -409,6 +411,61 @@ fn a_ring_whose_wire_is_down_fills_refuses_the_rest_and_goes_on_when_it_is_up() 
         assert_eq!(side.send(&table, &packets(10)), 0);
         assert_eq!(forwarded(far.frames()), 10);
         assert_eq!((side.counter("lan_xdp_tx_packets"), side.stats.dropped(DropReason::LanFull)), (266, 344));
+        side.close();
+    });
+}
+
+/// A side on the tunnel interface alone, whose host is 10.9.0.1.
+fn tunnel() -> Side {
+    let mut tun = Tun::create(&TunConfig { name: "tunnel".to_owned(), queues: 1, offloads: false }).unwrap();
+    sh("ip link set tunnel addrgenmode none; ip addr add 10.9.0.1/24 dev tunnel; ip link set tunnel up");
+    let lan = LanSide::new(Vec::new(), Some(LanTun::new(tun.queues.remove(0), Offloads::default())));
+    Side { lan, pool: memory().1, stats: LaneStats::default(), steer: None }
+}
+
+#[test]
+fn a_tunnel_interface_that_is_down_takes_nothing_which_is_counted_and_takes_all_when_it_is_up() {
+    in_namespace(|| {
+        let mut side = tunnel();
+        let packets = vec![packet("10.2.0.7", "10.9.0.1", 64, 100); 30];
+        let transmit = |side: &mut Side| {
+            let mut burst = Burst::new();
+            for packet in &packets {
+                let mut frame = side.pool.take_for(packet.len()).unwrap();
+                frame.append(packet.len()).unwrap().copy_from_slice(packet);
+                burst.push(frame);
+            }
+            let sent = side.lan.transmit(&mut side.pool, &mut burst, &LanTable::default(), &side.stats);
+            assert!(burst.is_empty(), "the side took them");
+            sent.and(side.lan.flush(&mut side.pool, &side.stats))
+        };
+        for (state, told, taken, lost) in
+            [("up", false, 30, 0), ("down", true, 30, 30), ("up", false, 60, 30), ("down", true, 60, 60)]
+        {
+            sh(&format!("ip link set tunnel {state}"));
+            assert_eq!(transmit(&mut side).is_err(), told, "{state}");
+            assert_eq!((side.counter("lan_tx_packets"), side.stats.dropped(DropReason::LanError)), (taken, lost));
+        }
+        side.close();
+    });
+}
+
+#[test]
+fn packets_of_the_host_that_find_no_frame_are_counted_and_those_that_do_come_in_order() {
+    in_namespace(|| {
+        let mut side = tunnel();
+        let host = std::net::UdpSocket::bind(("10.9.0.1", 7)).unwrap();
+        let numbers = |side: &mut Side| -> Vec<u8> { side.receive().iter().map(|packet| packet[28]).collect() };
+        let mut held: Vec<_> = std::iter::from_fn(|| side.pool.take()).collect();
+        held.truncate(held.len() - 5);
+        assert_eq!(side.pool.free().0, 5);
+        (0..20).for_each(|number| assert_eq!(host.send_to(&[number; 50], ("10.9.0.2", 7)).unwrap(), 50));
+        assert_eq!(numbers(&mut side), [0, 1, 2, 3, 4]);
+        assert_eq!(side.stats.dropped(DropReason::NoFrame), 15);
+        held.into_iter().for_each(|frame| side.pool.put(frame));
+        (20..40).for_each(|number| assert_eq!(host.send_to(&[number; 50], ("10.9.0.2", 7)).unwrap(), 50));
+        assert_eq!(numbers(&mut side), (20..40).collect::<Vec<_>>());
+        assert_eq!(side.stats.dropped(DropReason::NoFrame), 15);
         side.close();
     });
 }

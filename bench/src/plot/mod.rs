@@ -1,7 +1,7 @@
 //! Plots as SVG: bars in panels, stacked bars, lines in panels.
 //!
-//! Enters: values with their names. Leaves: the text of an SVG. Never does: measure a font, so that a plot looks the same
-//! wherever it is made, or tell two things apart by colour alone: lines have markers, bars have labels.
+//! Enters: values with their names. Leaves: the text of an SVG. Never does: measure a font, so that a plot looks the
+//! same wherever it is made, or tell two things apart by colour alone: lines have markers, bars have labels.
 
 pub(crate) mod bars;
 pub(crate) mod lines;

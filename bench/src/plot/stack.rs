@@ -1,6 +1,7 @@
 //! Stacked horizontal bars: what a whole is made of.
 //!
-//! Enters: a [`StackChart`]. Leaves: an SVG. Never does: leave a part without a name; those too thin for theirs are in the key.
+//! Enters: a [`StackChart`]. Leaves: an SVG. Never does: leave a part without a name; those too thin for theirs are in
+//! the key.
 
 use super::scale::Scale;
 use super::{Anchor, CHARACTER, FAINT, GRID, HEAD, INK, PALETTE, SMALL_SIZE, TEXT_SIZE, number, svg};

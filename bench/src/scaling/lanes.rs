@@ -1,8 +1,8 @@
 //! Lanes: what it costs to hand bursts over for others to work on.
 //!
-//! Enters: nothing. Leaves: the seal path of a lane whose neighbours have nothing to do, by the number of lanes. Never does: claim
-//! to know what more cores bring than this machine has: with more lanes than cores one thread takes all lanes' turns, which is
-//! the bookkeeping of the hand-over without its gain.
+//! Enters: nothing. Leaves: the seal path of a lane whose neighbours have nothing to do, by the number of lanes. Never
+//! does: claim to know what more cores bring than this machine has: with more lanes than cores one thread takes all
+//! lanes' turns, which is the bookkeeping of the hand-over without its gain.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

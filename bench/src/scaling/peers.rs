@@ -1,7 +1,7 @@
 //! Peers: 64-byte packets to and from all of them at random.
 //!
-//! Enters: nothing. Leaves: curves of seal and open, one packet to a peer at a time and sixteen in a row, and the heap that all of
-//! a site's tables occupy. Never does: touch a peer that has no session.
+//! Enters: nothing. Leaves: curves of seal and open, one packet to a peer at a time and sixteen in a row, and the heap
+//! that all of a site's tables occupy. Never does: touch a peer that has no session.
 
 use std::time::Instant;
 

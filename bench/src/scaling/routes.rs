@@ -1,7 +1,7 @@
 //! Routes: 64-byte packets to one peer by as many routes as there are, at random.
 //!
-//! Enters: nothing. Leaves: curves of the seal path and of the look-up alone, and the heap that the routes occupy. Never does:
-//! make two routes that one could stand for.
+//! Enters: nothing. Leaves: curves of the seal path and of the look-up alone, and the heap that the routes occupy.
+//! Never does: make two routes that one could stand for.
 
 use std::net::Ipv4Addr;
 use std::time::Instant;

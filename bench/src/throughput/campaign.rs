@@ -5,8 +5,8 @@
 //! 3. Each measure, with the CPU time that it took.
 //! 4. What the gateways say of themselves; everything is removed again.
 //!
-//! Enters: a [`Plan`]. Leaves: [`Results`], as far as it came. Never does: measure two configurations at a time, or try one again
-//! that could not even begin.
+//! Enters: a [`Plan`]. Leaves: [`Results`], as far as it came. Never does: measure two configurations at a time, or try
+//! one again that could not even begin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -214,7 +214,8 @@ fn bound(status: &Status) -> Bound {
     }
 }
 
-/// Switches segmentation and checksum offload of a host's interface off, so that its kernel makes packets as a wire has them.
+/// Switches segmentation and checksum offload of a host's interface off, so that its kernel makes packets as a wire has
+/// them.
 fn without_offloads(topology: &Topology, side: Side) -> anyhow::Result<()> {
     let mut command = Command::new("ethtool");
     command.args(["-K", LAN, "tx", "off", "tso", "off", "gso", "off", "gro", "off"]);

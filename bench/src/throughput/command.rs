@@ -1,7 +1,7 @@
 //! `landbridge-bench throughput`: the whole comparison with one command.
 //!
-//! Enters: options. Leaves: a table on standard output, and a report in a directory. Never does: end without a report of what
-//! was measured until then.
+//! Enters: options. Leaves: a table on standard output, and a report in a directory. Never does: end without a report
+//! of what was measured until then.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -22,8 +22,8 @@ use super::scrape::Latest;
 
 /// Measures gateways between two hosts, beside other WireGuard implementations, in namespaces
 ///
-/// Needs root. Four namespaces (host, gateway, gateway, host) are made afresh for every configuration and removed again, also on
-/// Ctrl-C, which ends with a report of what is there so far. bench/METHOD.md says how to read it.
+/// Needs root. Four namespaces (host, gateway, gateway, host) are made afresh for every configuration and removed
+/// again, also on Ctrl-C, which ends with a report of what is there so far. bench/METHOD.md says how to read it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The key comparisons in minutes; without it everything, in hours

@@ -1,8 +1,8 @@
 //! CPU time: of each gateway's process, and of the machine by kind.
 //!
-//! Enters: process ids. Leaves: what was used between two readings. Never does: claim the kernel's work on behalf of others for
-//! a process: time in soft interrupts is known for the whole machine only, because the kernel keeps no account of it by
-//! namespace or process. It is told beside the gateways' own time, never added to it.
+//! Enters: process ids. Leaves: what was used between two readings. Never does: claim the kernel's work on behalf of
+//! others for a process: time in soft interrupts is known for the whole machine only, because the kernel keeps no
+//! account of it by namespace or process. It is told beside the gateways' own time, never added to it.
 
 use std::fs::read_to_string;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The two XDP programs on one host's interface: a source of frames and a sink for them.
 //!
-//! Enters: an interface, and what the programs are told. Leaves: what they counted. Never does: leave a program attached; the
-//! kernel detaches it with the last descriptor, however this process ends.
+//! Enters: an interface, and what the programs are told. Leaves: what they counted. Never does: leave a program
+//! attached; the kernel detaches it with the last descriptor, however this process ends.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,8 +114,8 @@ impl End {
         self.progress.get(&0, 0).context("the generator's progress cannot be read")
     }
 
-    /// Starts the generator in a thread that [`spawn`] starts in the interface's namespace. It runs until `end` is set and the
-    /// thread gets a signal.
+    /// Starts the generator in a thread that [`spawn`] starts in the interface's namespace. It runs until `end` is set
+    /// and the thread gets a signal.
     ///
     /// # Errors
     /// What the kernel said.
@@ -142,8 +142,8 @@ impl End {
 /// Which turns a generator gets. It is never idle itself: between two frames it drops what the kernel offers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turns {
-    /// Those that nobody else wants: on the machine whose gateways are measured, the time between two frames is theirs, and where
-    /// they need all of it, less is offered.
+    /// Those that nobody else wants: on the machine whose gateways are measured, the time between two frames is theirs,
+    /// and where they need all of it, less is offered.
     OnlyIdle,
     /// Its share, as any thread: on a machine of its own.
     Fair,

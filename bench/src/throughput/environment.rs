@@ -1,6 +1,7 @@
 //! What a run was measured on and with.
 //!
-//! Enters: the catalogue of implementations. Leaves: an [`Environment`] for the head of a report. Never does: change the machine.
+//! Enters: the catalogue of implementations. Leaves: an [`Environment`] for the head of a report. Never does: change
+//! the machine.
 
 use std::fs::read_to_string;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,8 +1,8 @@
-//! A way for Prometheus to the gateways, whose endpoints are in namespaces that it cannot reach: a small HTTP server on the
-//! machine's loopback that hands on what was scraped last.
+//! A way for Prometheus to the gateways, whose endpoints are in namespaces that it cannot reach: a small HTTP server on
+//! the machine's loopback that hands on what was scraped last.
 //!
-//! Enters: [`Latest`]. Leaves: Prometheus' text at `/a`, `/b` (the gateways) and `/bench` (what is being measured, what was
-//! found). Never does: listen on anything but loopback, or ask a gateway itself.
+//! Enters: [`Latest`]. Leaves: Prometheus' text at `/a`, `/b` (the gateways) and `/bench` (what is being measured, what
+//! was found). Never does: listen on anything but loopback, or ask a gateway itself.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -1,8 +1,8 @@
 //! What a frame of a trial is: its size, its IP version, and the mix of sizes.
 //!
-//! A size is that of the **IP packet inside the tunnel**, header included: what a route's MTU counts. On the lan link an
-//! Ethernet frame has 14 bytes more (18 with the check sequence that a real wire adds), so 64 here is a frame of 82 bytes in
-//! the terms of RFC 2544, and 1420 is the largest packet that a tunnel over a wan of 1500 bytes carries.
+//! A size is that of the **IP packet inside the tunnel**, header included: what a route's MTU counts. On the lan link
+//! an Ethernet frame has 14 bytes more (18 with the check sequence that a real wire adds), so 64 here is a frame of 82
+//! bytes in the terms of RFC 2544, and 1420 is the largest packet that a tunnel over a wan of 1500 bytes carries.
 //!
 //! Enters: nothing. Leaves: sizes. Never does: make a frame.
 
@@ -16,8 +16,8 @@ pub(crate) const PACKET_BYTES_MIN: u16 = 64;
 /// Largest packet: a page, which a live frame occupies, less the kernel's room in it.
 pub(crate) const PACKET_BYTES_MAX: u16 = 3200;
 
-/// The sizes of the mix and how many frames of [`IMIX_CYCLE`] have each: 28 x 64, 16 x 570, 4 x 1518 in their smallest terms, the
-/// largest cut to what fits the tunnel.
+/// The sizes of the mix and how many frames of [`IMIX_CYCLE`] have each: 28 x 64, 16 x 570, 4 x 1518 in their smallest
+/// terms, the largest cut to what fits the tunnel.
 pub(crate) const IMIX: [(u16, u16); 3] = [(64, 7), (570, 4), (1420, 1)];
 /// Frames after which the mix begins again.
 pub(crate) const IMIX_CYCLE: u16 = 12;

@@ -5,8 +5,8 @@
 //! 3. The interface gets its MTU, is set up, and the far site's routes lead into it.
 //! 4. One packet makes gateway A begin; both tell when they have shaken hands.
 //!
-//! Enters: a topology, an implementation, backends. Leaves: [`Gateways`]. Never does: end what it did not start, or leave a
-//! socket behind.
+//! Enters: a topology, an implementation, backends. Leaves: [`Gateways`]. Never does: end what it did not start, or
+//! leave a socket behind.
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};

@@ -1,7 +1,7 @@
 //! WireGuard implementations: which there are on this machine, where, and how each is called.
 //!
-//! Enters: names and paths that a person gave. Leaves: a [`Catalogue`] of what was found and what is missing. Never does: start
-//! one; that is [`super::gateway`].
+//! Enters: names and paths that a person gave. Leaves: a [`Catalogue`] of what was found and what is missing. Never
+//! does: start one; that is [`super::gateway`].
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! One measure after the other between two joined sites.
 //!
-//! Enters: [`Measure`]s, a topology whose gateways run. Leaves: named figures and all details. Never does: start or end a gateway,
-//! or leave generator and sink on the hosts' interfaces while TCP runs.
+//! Enters: [`Measure`]s, a topology whose gateways run. Leaves: named figures and all details. Never does: start or end
+//! a gateway, or leave generator and sink on the hosts' interfaces while TCP runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,7 +55,8 @@ impl<'m> Measuring<'m> {
         Self { plan, topology, stop, tester: None }
     }
 
-    /// Does one. `found` is what those before it found; `read` is called when the time begins that counts, and when it ends.
+    /// Does one. `found` is what those before it found; `read` is called when the time begins that counts, and when it
+    /// ends.
     pub(crate) fn measure(
         &mut self,
         measure: &Measure,

@@ -1,7 +1,8 @@
 //! A program that runs in a namespace and ends with its owner.
 //!
-//! Enters: a command line. Leaves: a [`Process`] with its id and its log. Never does: leave the program behind: it is ended in
-//! order when its owner is dropped, and killed by the kernel should this process be killed (setpriv's --pdeathsig).
+//! Enters: a command line. Leaves: a [`Process`] with its id and its log. Never does: leave the program behind: it is
+//! ended in order when its owner is dropped, and killed by the kernel should this process be killed (setpriv's
+//! --pdeathsig).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -60,7 +61,8 @@ impl Process {
         let (started, start) = mpsc::channel();
         let ended = Arc::new(OnceLock::new());
         let said = Arc::clone(&ended);
-        // The thread that starts a program is its parent in the eyes of --pdeathsig: it stays as long as the program does.
+        // The thread that starts a program is its parent in the eyes of --pdeathsig: it stays as long as the program
+        // does.
         let mut body = move || {
             let child = match command.spawn() {
                 Ok(child) => child,

@@ -1,10 +1,12 @@
 //! A real Prometheus beside the run: Debian's package, with a configuration and a directory of its own.
 //!
 //! 1. [`super::export`] serves on loopback what the scrapers saw last.
-//! 2. Prometheus is started with a generated configuration, on a free port of loopback, its data in a temporary directory.
+//! 2. Prometheus is started with a generated configuration, on a free port of loopback, its data in a temporary
+//!    directory.
 //! 3. At the end it is asked over its HTTP API what arrived, and whether every query of the dashboard finds something.
 //!
-//! Enters: [`Latest`]. Leaves: a [`Summary`]. Never does: touch a Prometheus that runs as a service, or leave one behind.
+//! Enters: [`Latest`]. Leaves: a [`Summary`]. Never does: touch a Prometheus that runs as a service, or leave one
+//! behind.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

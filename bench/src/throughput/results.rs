@@ -107,8 +107,8 @@ impl Results {
         names
     }
 
-    /// How far the twins are apart, of one: the median ratio's distance from one, or where single repetitions differ more, half
-    /// of their spread. None without twins, or where fewer than three repetitions have that figure of both.
+    /// How far the twins are apart, of one: the median ratio's distance from one, or where single repetitions differ
+    /// more, half of their spread. None without twins, or where fewer than three repetitions have that figure of both.
     pub(crate) fn noise(&self, figure: &str) -> Option<f64> {
         let (one, other) = self.twins()?;
         let (one, other) = (self.values(one, figure), self.values(other, figure));

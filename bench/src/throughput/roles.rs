@@ -4,12 +4,12 @@
 //! generator  X ----- gateway ===== gateway ----- Y  reflector
 //! ```
 //!
-//! The reflector sends every frame of the bench back, so that a latency is a round trip on the generator's clock; with `--take` it
-//! keeps and counts them, for one-way figures. Frames leave by the driver's XDP transmit, which most drivers have only while a
-//! program is attached, as one is here.
+//! The reflector sends every frame of the bench back, so that a latency is a round trip on the generator's clock; with
+//! `--take` it keeps and counts them, for one-way figures. Frames leave by the driver's XDP transmit, which most
+//! drivers have only while a program is attached, as one is here.
 //!
-//! Enters: the name of an interface. Leaves: one JSON object a line. Never does: touch an interface that was not named, or without
-//! `--force` one that has a default route; change an address, a route or an offload.
+//! Enters: the name of an interface. Leaves: one JSON object a line. Never does: touch an interface that was not named,
+//! or without `--force` one that has a default route; change an address, a route or an offload.
 
 use std::net::IpAddr;
 use std::process::ExitCode;
@@ -39,8 +39,8 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Sends frames out of a real interface and counts those that a reflector sends back
 ///
-/// Needs root and Linux 5.18. The frames are UDP to port 9 with source ports from 20000 on. Nothing but the bench's own frames is
-/// taken from the interface, and its program is detached at the end.
+/// Needs root and Linux 5.18. The frames are UDP to port 9 with source ports from 20000 on. Nothing but the bench's own
+/// frames is taken from the interface, and its program is detached at the end.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Generator {
     /// The interface: no other is touched
@@ -77,8 +77,8 @@ pub(crate) struct Generator {
 
 /// Sends the bench's frames back where they came from
 ///
-/// Needs root. Runs until Ctrl-C; what came is printed each second in which something came. Everything that is not the bench's is
-/// left to the kernel.
+/// Needs root. Runs until Ctrl-C; what came is printed each second in which something came. Everything that is not the
+/// bench's is left to the kernel.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Reflector {
     /// The interface: no other is touched

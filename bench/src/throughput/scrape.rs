@@ -1,9 +1,9 @@
 //! What the gateways tell of themselves each second, for the report and for Prometheus.
 //!
-//! 1. A thread asks both gateways each second: ours at their metrics endpoint, inside their namespaces; others by the UAPI, in
-//!    the names that the field has for it.
-//! 2. The latest texts are kept for whoever scrapes ([`super::export`]); of each series, every value that differs from the one
-//!    before is kept for the report.
+//! 1. A thread asks both gateways each second: ours at their metrics endpoint, inside their namespaces; others by the
+//!    UAPI, in the names that the field has for it.
+//! 2. The latest texts are kept for whoever scrapes ([`super::export`]); of each series, every value that differs from
+//!    the one before is kept for the report.
 //!
 //! Enters: a topology with gateways. Leaves: [`Series`]. Never does: keep more than [`POINTS_MAX`] points.
 
@@ -47,7 +47,8 @@ pub(crate) struct Series {
     kept: usize,
 }
 
-/// The latest texts: of both gateways, labelled with what is being measured and empty between runs, and of the bench itself.
+/// The latest texts: of both gateways, labelled with what is being measured and empty between runs, and of the bench
+/// itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Latest(Arc<Mutex<Texts>>);
 

@@ -4,11 +4,11 @@
 //!
 //! 1. A first trial at the highest rate tells how much arrives when far too much is sent: the first guess.
 //! 2. Short trials close in on the edge, coarsely: one trial decides a rate.
-//! 3. Trials of full length confirm it: of several trials at one rate the majority decides, so that one hiccup of the machine
-//!    neither makes nor breaks a result. A rate is below the edge when it is good and no lower rate is bad.
+//! 3. Trials of full length confirm it: of several trials at one rate the majority decides, so that one hiccup of the
+//!    machine neither makes nor breaks a result. A rate is below the edge when it is good and no lower rate is bad.
 //!
-//! Enters: [`Outcome`]s. Leaves: the next [`Probe`], and a [`GoalResult`] for each goal in the end. Never does: run a trial, read a
-//! clock, or ask for more trials than [`SearchSpec::probes_max`].
+//! Enters: [`Outcome`]s. Leaves: the next [`Probe`], and a [`GoalResult`] for each goal in the end. Never does: run a
+//! trial, read a clock, or ask for more trials than [`SearchSpec::probes_max`].
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ use serde::Serialize;
 
 use super::trial::TrialResult;
 
-/// A rate is offered when the generator came this close to it, of one. Generator and gateways share cores here: what it could not
-/// send in time it leaves out, and a search that took every such trial for a failure would end far below the edge. The result is
-/// therefore what was offered, not what was asked for.
+/// A rate is offered when the generator came this close to it, of one. Generator and gateways share cores here: what it
+/// could not send in time it leaves out, and a search that took every such trial for a failure would end far below the
+/// edge. The result is therefore what was offered, not what was asked for.
 pub(crate) const OFFERED_RATIO_MIN: f64 = 0.8;
 /// Short trials last this share of the full ones.
 const COARSE_DURATION: u32 = 4;
@@ -122,8 +122,8 @@ impl Outcome {
 pub(crate) struct GoalResult {
     /// The goal.
     pub(crate) goal: Goal,
-    /// What was offered at the highest rate that is good, in packets a second (the median of its good trials): the result. None
-    /// where even the lowest rate is bad.
+    /// What was offered at the highest rate that is good, in packets a second (the median of its good trials): the
+    /// result. None where even the lowest rate is bad.
     pub(crate) rate_pps: Option<f64>,
     /// The lowest rate that is bad. None where even the highest rate is good.
     pub(crate) bad_pps: Option<f64>,
@@ -325,7 +325,8 @@ impl Search {
 mod tests {
     use super::*;
 
-    /// A device that forwards `capacity` packets a second and drops the rest; every so many trials something else disturbs it.
+    /// A device that forwards `capacity` packets a second and drops the rest; every so many trials something else
+    /// disturbs it.
     struct Device {
         capacity: f64,
         /// What the generator can offer.

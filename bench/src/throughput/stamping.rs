@@ -1,7 +1,7 @@
 //! What the generator's program is told: headers, sizes and pace of a trial's frames.
 //!
-//! Enters: addresses and a [`Trial`]. Leaves: the [`Source`] of the generator and the [`Sink`] that knows its frames. Never does:
-//! make a frame; the program writes each one from this.
+//! Enters: addresses and a [`Trial`]. Leaves: the [`Source`] of the generator and the [`Sink`] that knows its frames.
+//! Never does: make a frame; the program writes each one from this.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Medians, spreads and ratios of a few repetitions.
 //!
-//! Enters: values by repetition. Leaves: their middle, their spread, and how two sets compare. Never does: assume a distribution.
+//! Enters: values by repetition. Leaves: their middle, their spread, and how two sets compare. Never does: assume a
+//! distribution.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +43,8 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     }
 }
 
-/// The median over the repetitions that both have of one's value to the other's: what disturbs the machine for a while disturbs
-/// both of a repetition alike.
+/// The median over the repetitions that both have of one's value to the other's: what disturbs the machine for a while
+/// disturbs both of a repetition alike.
 pub(crate) fn ratio(one: &BTreeMap<u16, f64>, other: &BTreeMap<u16, f64>) -> Option<f64> {
     let ratios = one.iter().filter_map(|(repetition, value)| {
         let other = *other.get(repetition)?;

@@ -1,7 +1,7 @@
 //! TCP between the hosts.
 //!
-//! Enters: a topology whose sites are joined. Leaves: bits per second and what had to be sent again. Never does: run while the
-//! hosts' interfaces have an XDP program, which would cost the streams their offloads: drop the tester first.
+//! Enters: a topology whose sites are joined. Leaves: bits per second and what had to be sent again. Never does: run
+//! while the hosts' interfaces have an XDP program, which would cost the streams their offloads: drop the tester first.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ pub(crate) struct TcpResult {
     pub(crate) seconds: f64,
 }
 
-/// Sends `streams` streams from host A to host B for `duration` after a warm-up. `around` is called when the counted time
-/// begins and when it ends: for CPU accounts.
+/// Sends `streams` streams from host A to host B for `duration` after a warm-up. `around` is called when the counted
+/// time begins and when it ends: for CPU accounts.
 ///
 /// # Errors
 /// No connection through the tunnel, or [`landbridge::lab::stop::Interrupted`].

@@ -127,8 +127,8 @@ impl<'t> Tester<'t> {
         Ok(results)
     }
 
-    /// Searches the highest good rate of frames like those of `trial`, whose rate and duration do not count. `told` hears of each
-    /// trial.
+    /// Searches the highest good rate of frames like those of `trial`, whose rate and duration do not count. `told`
+    /// hears of each trial.
     ///
     /// # Errors
     /// As [`Tester::trial`].
@@ -270,8 +270,9 @@ pub(crate) fn finish(running: Vec<Running>, end: &AtomicBool) -> anyhow::Result<
     result
 }
 
-/// Keeps the calling thread on one core. A veth chooses the receiving queue by the core that sends: a generator that moved would
-/// move its flows to another queue, which no network does, and what overtakes on the way would count as reordered.
+/// Keeps the calling thread on one core. A veth chooses the receiving queue by the core that sends: a generator that
+/// moved would move its flows to another queue, which no network does, and what overtakes on the way would count as
+/// reordered.
 fn stay(side: Side) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = match side {

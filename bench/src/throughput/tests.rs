@@ -57,7 +57,8 @@ fn at_a_low_rate_every_frame_arrives_both_ways_in_both_versions_and_nothing_is_l
             assert_eq!(results.len(), 2);
             for result in results {
                 assert!(result.sent > 0 && result.sent <= 400, "{result:?}");
-                // Whatever a busy machine does to the generator: each frame that was due was sent or is known as missed.
+                // Whatever a busy machine does to the generator: each frame that was due was sent or is known as
+                // missed.
                 assert!(result.sent + result.missed <= 400, "{result:?}");
                 let bad = (result.lost, result.duplicated, result.reordered, result.corrupted, result.stale);
                 assert_eq!((result.received, bad), (result.sent, (0, 0, 0, 0, 0)), "{version:?} {size}");

@@ -6,11 +6,11 @@
 //!  fd82:1::2      fd82:1::1      fd82::1        fd82::2      fd82:2::1      fd82:2::2
 //! ```
 //!
-//! Hosts have a default route to their gateway. Gateways forward, and know only the wan between them: what leads from site to
-//! site is the business of the tunnel under test, or of [`Topology::route_plainly`].
+//! Hosts have a default route to their gateway. Gateways forward, and know only the wan between them: what leads from
+//! site to site is the business of the tunnel under test, or of [`Topology::route_plainly`].
 //!
-//! Enters: a [`TopologySpec`]. Leaves: namespaces, removed when the topology is dropped. Never does: touch an interface outside
-//! the namespaces that it made.
+//! Enters: a [`TopologySpec`]. Leaves: namespaces, removed when the topology is dropped. Never does: touch an interface
+//! outside the namespaces that it made.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -110,8 +110,8 @@ pub(crate) struct Topology {
 }
 
 impl Topology {
-    /// Makes it; namespaces are named `PREFIX-PID-host-a` and so on. One at a time for each prefix and process. What an earlier
-    /// process with that prefix left behind is removed.
+    /// Makes it; namespaces are named `PREFIX-PID-host-a` and so on. One at a time for each prefix and process. What an
+    /// earlier process with that prefix left behind is removed.
     ///
     /// # Errors
     /// No right to do so, or what the kernel said; nothing is left then.
@@ -201,8 +201,8 @@ impl Topology {
         site_address(side, version, 1)
     }
 
-    /// The gateway's address towards the other gateway: where the tunnel's datagrams go. 198.18.0.0/15 is for benchmarks
-    /// (RFC 2544).
+    /// The gateway's address towards the other gateway: where the tunnel's datagrams go. 198.18.0.0/15 is for
+    /// benchmarks (RFC 2544).
     pub(crate) fn wan_address(&self, side: Side, version: IpVersion) -> IpAddr {
         match version {
             IpVersion::V4 => Ipv4Addr::new(198, 18, 0, side.number()).into(),

@@ -1,4 +1,5 @@
-//! `landbridge-bench trials`: frames at given rates, or at the highest good ones, over plain routes or through two gateways.
+//! `landbridge-bench trials`: frames at given rates, or at the highest good ones, over plain routes or through two
+//! gateways.
 //!
 //! Over plain routes it shows what generator, sink and links reach alone: no figure of a tunnel can be better.
 //!
@@ -22,8 +23,8 @@ use super::trial::{Directions, Trial};
 
 /// Sends frames from host to host in namespaces: at given rates, or at the highest without loss and with 0.5 % of it
 ///
-/// Over plain routes this is what generator, sink and links reach alone; with --implementation the frames go through two of its
-/// gateways. Needs root; every namespace is removed again. One JSON object a line.
+/// Over plain routes this is what generator, sink and links reach alone; with --implementation the frames go through
+/// two of its gateways. Needs root; every namespace is removed again. One JSON object a line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Seconds of each trial

@@ -1,6 +1,7 @@
 //! The text protocol by which every userspace WireGuard implementation is configured.
 //!
-//! Enters: a configuration of one peer. Leaves: what the implementation tells of it. Never does: repeat a key in a message.
+//! Enters: a configuration of one peer. Leaves: what the implementation tells of it. Never does: repeat a key in a
+//! message.
 
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};

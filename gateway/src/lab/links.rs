@@ -1,7 +1,7 @@
 //! Links, addresses and routes inside namespaces.
 //!
-//! Enters: namespaces, names, addresses. Leaves: veth pairs that are up, addresses, routes. Never does: touch the namespace of
-//! the calling thread; each piece of work runs in a thread inside.
+//! Enters: namespaces, names, addresses. Leaves: veth pairs that are up, addresses, routes. Never does: touch the
+//! namespace of the calling thread; each piece of work runs in a thread inside.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd as _;

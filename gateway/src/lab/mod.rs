@@ -7,8 +7,8 @@
 //! 5. [`tcp`] and [`stream`]: traffic between two namespaces.
 //! 6. [`stop`]: how a person ends all of it early.
 //!
-//! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an address or a
-//! route of the namespace that it was called from, or wait without an end.
+//! Enters: names, addresses, durations. Leaves: namespaces, links and figures. Never does: touch an interface, an
+//! address or a route of the namespace that it was called from, or wait without an end.
 
 pub mod gateway;
 pub mod links;

@@ -1,7 +1,7 @@
 //! Network namespaces with names, gone when they are dropped.
 //!
-//! Enters: a name. Leaves: a [`Namespace`] in which threads can be run; `ip netns exec NAME` finds it too. Never does: move
-//! the calling thread; a namespace belongs to a thread, so each piece of work gets one of its own.
+//! Enters: a name. Leaves: a [`Namespace`] in which threads can be run; `ip netns exec NAME` finds it too. Never does:
+//! move the calling thread; a namespace belongs to a thread, so each piece of work gets one of its own.
 
 use std::fs::{self, File};
 use std::io;

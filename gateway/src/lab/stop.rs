@@ -1,7 +1,7 @@
 //! How a person ends a run early.
 //!
-//! Enters: signals. Leaves: [`Interrupted`] from whatever waits. Never does: end the process, so that all that was made is
-//! removed on the way out.
+//! Enters: signals. Leaves: [`Interrupted`] from whatever waits. Never does: end the process, so that all that was made
+//! is removed on the way out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,7 +1,7 @@
 //! TCP throughput: N streams from one host to another, counted where they arrive.
 //!
-//! Enters: two namespaces, streams and a duration. Leaves: bits per second of the window after a warm-up, and what the sender
-//! had to send again. Never does: count what was only sent.
+//! Enters: two namespaces, streams and a duration. Leaves: bits per second of the window after a warm-up, and what the
+//! sender had to send again. Never does: count what was only sent.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! The wan side of a lane on real rings and sockets, without the lane: what leaves and comes in which order, by which way
-//! and with which marks. Each test lives in namespaces that vanish with it.
+//! The wan side of a lane on real rings and sockets, without the lane: what leaves and comes in which order, by which
+//! way and with which marks. Each test lives in namespaces that vanish with it.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "../../xsk/tests/common/mod.rs"]

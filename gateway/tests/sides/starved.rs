@@ -1,5 +1,5 @@
-//! Rings whose wire is down, and lanes that get neither turns nor frames: what that costs is counted, nothing is overtaken, and
-//! it ends.
+//! Rings whose wire is down, and lanes that get neither turns nor frames: what that costs is counted, nothing is
+//! overtaken, and it ends.
 
 use landbridge_proto::DropReason;
 use landbridge_xsk::socket::statistics_of;

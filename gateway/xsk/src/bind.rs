@@ -1,7 +1,7 @@
 //! How a socket comes to its rings and its queue.
 //!
-//! Tried in this order, each on a fresh socket, until the kernel grants one: (1) zero-copy, on the UMEM registration of a
-//! zero-copy socket of the same memory; (2) zero-copy with a registration of its own; (3) copy mode on a copy-mode
+//! Tried in this order, each on a fresh socket, until the kernel grants one: (1) zero-copy, on the UMEM registration of
+//! a zero-copy socket of the same memory; (2) zero-copy with a registration of its own; (3) copy mode on a copy-mode
 //! socket's registration; (4) copy mode with its own. Several registrations of one memory are allowed by the kernel and
 //! needed where one interface can do zero-copy and the other cannot, since a registration is of one kind.
 
@@ -172,8 +172,8 @@ fn map(socket: &OwnedFd, config: &XskConfig) -> io::Result<Mapped> {
         map_ring::<u64>(fd, &at.cr, config.fill_ring, libc::XDP_UMEM_PGOFF_COMPLETION_RING as libc::off_t)?;
     let receive = map_ring::<xdp_desc>(fd, &at.rx, config.rx_ring, libc::XDP_PGOFF_RX_RING)?;
     let transmit = map_ring::<xdp_desc>(fd, &at.tx, config.tx_ring, libc::XDP_PGOFF_TX_RING)?;
-    // SAFETY: the kernel laid these rings out for entries of these types and sizes; each mapping goes into its ring, and
-    // this socket is fresh, so nobody else has its user-space ends.
+    // SAFETY: the kernel laid these rings out for entries of these types and sizes; each mapping goes into its ring,
+    // and this socket is fresh, so nobody else has its user-space ends.
     unsafe {
         Ok(Mapped {
             fill: Producer::new(fill.0, Some(fill.1)),

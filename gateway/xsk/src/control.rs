@@ -74,8 +74,8 @@ pub(crate) struct Control {
     sharing: AtomicUsize,
 }
 
-// SAFETY: the mappings are plain memory whose slots are reached through the one Frame that owns each; everything else is
-// atomic, constant or behind a mutex.
+// SAFETY: the mappings are plain memory whose slots are reached through the one Frame that owns each; everything else
+// is atomic, constant or behind a mutex.
 unsafe impl Send for Control {}
 // SAFETY: as above.
 unsafe impl Sync for Control {}
@@ -169,8 +169,8 @@ impl Control {
 
     /// Pushes a retired slot onto the stack of returned ones, from any thread.
     ///
-    /// Takes a pointer, as the block may be freed by the last handle as soon as the push is seen, before this returns: a
-    /// reference would promise more.
+    /// Takes a pointer, as the block may be freed by the last handle as soon as the push is seen, before this returns:
+    /// a reference would promise more.
     ///
     /// # Safety
     /// `this` points to a block of which `index` is a slot that the caller just retired.

@@ -1,7 +1,7 @@
 //! Messages of a UDP socket, of many datagrams each where the kernel joins and cuts them (UDP_GRO, UDP_SEGMENT).
 //!
-//! Enters: slices to fill or to send, and where to. Leaves: how much came, from where, to which address of ours, with which
-//! mark of congestion. Never does: wait, allocate per call, or look into a datagram.
+//! Enters: slices to fill or to send, and where to. Leaves: how much came, from where, to which address of ours, with
+//! which mark of congestion. Never does: wait, allocate per call, or look into a datagram.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -265,8 +265,8 @@ fn write_details(control: &mut Control, to: &Departure) -> usize {
 fn each_control(mut bytes: &[u8], mut see: impl FnMut(c_int, c_int, &[u8])) {
     let header_len = size_of::<cmsghdr>();
     while bytes.len() >= header_len {
-        // SAFETY: the bytes are at least a header long, a read of unaligned memory is allowed so, and every bit pattern is
-        // a header.
+        // SAFETY: the bytes are at least a header long, a read of unaligned memory is allowed so, and every bit pattern
+        // is a header.
         let header: cmsghdr = unsafe { bytes.as_ptr().cast::<cmsghdr>().read_unaligned() };
         let len: usize = header.cmsg_len as _;
         let Some(data) = bytes.get(header_len..len) else { return };

@@ -1,7 +1,7 @@
 //! The token that owns one slot of packet memory.
 //!
-//! Enters: a slot from the pool or from a ring. Leaves: headroom, data, tailroom of one packet. Never does: reach beyond
-//! its slot, whatever is asked of it.
+//! Enters: a slot from the pool or from a ring. Leaves: headroom, data, tailroom of one packet. Never does: reach
+//! beyond its slot, whatever is asked of it.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
@@ -31,8 +31,8 @@ impl Frame {
     /// header of transport data (14+8+40+8+16), rounded up.
     pub const HEADROOM: usize = 128;
 
-    /// Bytes behind the data that [`Pool::take_for`](crate::Pool::take_for) reserves: room for padding to 16 and a tag of
-    /// 16, rounded up.
+    /// Bytes behind the data that [`Pool::take_for`](crate::Pool::take_for) reserves: room for padding to 16 and a tag
+    /// of 16, rounded up.
     pub const TAILROOM: usize = 64;
 
     /// The token of a slot, empty, with the usual headroom. The caller just became its only owner.
@@ -92,7 +92,8 @@ impl Frame {
         self.capacity == crate::control::JUMBO_SLOT
     }
 
-    /// Grows the data by `n` bytes in front and returns them (content unspecified). `None` when the headroom is smaller.
+    /// Grows the data by `n` bytes in front and returns them (content unspecified). `None` when the headroom is
+    /// smaller.
     #[inline]
     pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
         if n > self.headroom() {

@@ -1,8 +1,8 @@
-//! Offloads of an interface that tools need to switch: generic receive offload, which on a veth decides whether frames of
-//! XDP programs are accepted from its peer, and those by which a host hands unfinished packets to a virtual link.
+//! Offloads of an interface that tools need to switch: generic receive offload, which on a veth decides whether frames
+//! of XDP programs are accepted from its peer, and those by which a host hands unfinished packets to a virtual link.
 //!
-//! Enters: an interface's name in the namespace of the calling thread. Leaves: the offload, switched. Never does: touch another
-//! setting.
+//! Enters: an interface's name in the namespace of the calling thread. Leaves: the offload, switched. Never does: touch
+//! another setting.
 
 use std::ffi::c_char;
 use std::io;
@@ -41,8 +41,8 @@ pub fn switch_generic_receive(interface: &str, on: bool) -> io::Result<bool> {
     Ok(was)
 }
 
-/// Has the kernel finish packets before it hands them to an interface, as it does for a card that offloads nothing: whoever
-/// reads them at the other end of a virtual link past the kernel finds right checksums and no super-packets.
+/// Has the kernel finish packets before it hands them to an interface, as it does for a card that offloads nothing:
+/// whoever reads them at the other end of a virtual link past the kernel finds right checksums and no super-packets.
 ///
 /// # Errors
 /// As [`switch_generic_receive`].
@@ -66,7 +66,8 @@ fn ethtool(socket: &OwnedFd, interface: &str, command: u32, data: u32) -> io::Re
         *to = from as c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    // SAFETY: this ioctl reads one ifreq, and reads and writes the ethtool_value that it points to; both outlive the call.
+    // SAFETY: this ioctl reads one ifreq, and reads and writes the ethtool_value that it points to; both outlive the
+    // call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
 }

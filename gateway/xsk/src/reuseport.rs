@@ -17,7 +17,8 @@ const RECEIVER_INDEX: u32 = 4;
 
 /// Where classic BPF finds the packet's IP header.
 const IP_HEADER: u32 = libc::SKF_NET_OFF as u32;
-/// Bytes of an IPv6 header. Behind extension headers other bytes are taken for the port, the same ones for a whole flow.
+/// Bytes of an IPv6 header. Behind extension headers other bytes are taken for the port, the same ones for a whole
+/// flow.
 const IPV6_LEN: u32 = 40;
 /// Spreads ports and indices over all bits (2^32 by the golden ratio).
 const MIX: u32 = 0x9e37_79b1;
@@ -44,9 +45,9 @@ const RETURN_CONSTANT: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// Source of a return value: the accumulator (linux/filter.h).
 const BPF_A: u32 = 0x10;
 
-/// Makes the group of `socket` (any bound socket of it will do) give transport data to the sockets 1 to `lanes`, one flow
-/// always to the same, and everything else to socket 0. Sockets are numbered as they were bound; closing one renumbers
-/// the group, so all are closed together.
+/// Makes the group of `socket` (any bound socket of it will do) give transport data to the sockets 1 to `lanes`, one
+/// flow always to the same, and everything else to socket 0. Sockets are numbered as they were bound; closing one
+/// renumbers the group, so all are closed together.
 ///
 /// # Errors
 /// InvalidInput without lanes; what setsockopt said.

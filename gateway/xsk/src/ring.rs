@@ -1,8 +1,8 @@
 //! The arithmetic of the rings that are shared with the kernel: one side produces entries, the other consumes them.
 //!
-//! Both counters are 32 bits wide and wrap; an entry lies at its counter masked by the ring's size, a power of two. Each
-//! side writes its own counter only, with release ordering, after it has written or read the entries. A counter of the
-//! other side that makes no sense is taken as "nothing to do", never as a reason to leave the ring's bounds.
+//! Both counters are 32 bits wide and wrap; an entry lies at its counter masked by the ring's size, a power of two.
+//! Each side writes its own counter only, with release ordering, after it has written or read the entries. A counter of
+//! the other side that makes no sense is taken as "nothing to do", never as a reason to leave the ring's bounds.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -4,7 +4,8 @@
 
 use std::io;
 
-/// Gives the calling thread only the turns that nobody else wants (SCHED_IDLE): a core that runs it counts as an idle one.
+/// Gives the calling thread only the turns that nobody else wants (SCHED_IDLE): a core that runs it counts as an idle
+/// one.
 ///
 /// # Errors
 /// What the kernel said.

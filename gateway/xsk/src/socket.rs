@@ -131,8 +131,9 @@ impl Xsk {
         self.bound
     }
 
-    /// Moves received frames (their data is the packet from its Ethernet header on) into `burst` until it is full or none
-    /// is left; refills the fill ring from `pool`. Returns how many came. Nothing is received before the first call.
+    /// Moves received frames (their data is the packet from its Ethernet header on) into `burst` until it is full or
+    /// none is left; refills the fill ring from `pool`. Returns how many came. Nothing is received before the first
+    /// call.
     pub fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         let before = burst.len();
         while !burst.is_full() {
@@ -150,10 +151,10 @@ impl Xsk {
         came
     }
 
-    /// Moves frames from the front of `burst` into the transmit ring until it is empty or the ring is full, and reclaims
-    /// what was sent into `pool`. The rest stays in `burst`. Does not wake the kernel: see [`Xsk::flush`]. Returns how many
-    /// went into the ring. Frames that no ring can take (empty, jumbo, of another memory) are dropped and counted by
-    /// [`Xsk::unsendable`].
+    /// Moves frames from the front of `burst` into the transmit ring until it is empty or the ring is full, and
+    /// reclaims what was sent into `pool`. The rest stays in `burst`. Does not wake the kernel: see [`Xsk::flush`].
+    /// Returns how many went into the ring. Frames that no ring can take (empty, jumbo, of another memory) are dropped
+    /// and counted by [`Xsk::unsendable`].
     pub fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         self.reclaim(Some(pool));
         let room = self.rings.transmit.room(burst.len() as u32) as usize;
@@ -178,7 +179,8 @@ impl Xsk {
         sent
     }
 
-    /// Makes the kernel send what is in the transmit ring, where it has to be told (in copy mode: as often as it takes).
+    /// Makes the kernel send what is in the transmit ring, where it has to be told (in copy mode: as often as it
+    /// takes).
     ///
     /// # Errors
     /// What sendto said, EAGAIN, EBUSY and ENOBUFS excepted: those leave frames in the ring for the next call.
@@ -218,8 +220,8 @@ impl Xsk {
         statistics_of(self.rings.fd.as_fd())
     }
 
-    /// Closes the socket and brings every frame it held home. Waits a little for what is being sent (at most 100 ms), and
-    /// 200 ms for the driver to let go of the frames of a zero-copy socket.
+    /// Closes the socket and brings every frame it held home. Waits a little for what is being sent (at most 100 ms),
+    /// and 200 ms for the driver to let go of the frames of a zero-copy socket.
     pub fn close(self, pool: &mut Pool) {
         drop(self);
         pool.gather();

@@ -1,7 +1,7 @@
 //! Sums of bytes for the internet checksum, by the widest registers at hand.
 //!
-//! Enters: bytes. Leaves: the sum of their 32-bit words in the machine's byte order, which folds to that of RFC 1071. Never
-//! does: know where a checksum stands.
+//! Enters: bytes. Leaves: the sum of their 32-bit words in the machine's byte order, which folds to that of RFC 1071.
+//! Never does: know where a checksum stands.
 //!
 //! The same lines are compiled twice, for every machine and for those with AVX2; which are run is asked of the CPU (and
 //! remembered by the standard library, so that asking is one load).

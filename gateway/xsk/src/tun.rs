@@ -193,8 +193,8 @@ impl TunQueue {
 
     /// Offers the kernel what lanes can do. Returns (TSO, USO) as granted.
     ///
-    /// TUN_F_TSO_ECN is not offered: the kernel splits the rare super-packets with CWR itself, so that lanes never have to
-    /// give one segment other flags than the rest.
+    /// TUN_F_TSO_ECN is not offered: the kernel splits the rare super-packets with CWR itself, so that lanes never have
+    /// to give one segment other flags than the rest.
     fn offload(&self) -> (bool, bool) {
         let tso = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
         let uso = libc::TUN_F_USO4 | libc::TUN_F_USO6;

@@ -17,8 +17,8 @@ pub fn allow_ipv6_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Takes SO_TIMESTAMPNS back. A time of arrival costs the whole machine's receiving, and beside it the length of joined
-/// datagrams, the address and the mark of congestion find no room in the 88 bytes that quinn-udp has for them: they come
-/// cut short or not at all.
+/// datagrams, the address and the mark of congestion find no room in the 88 bytes that quinn-udp has for them: they
+/// come cut short or not at all.
 ///
 /// # Errors
 /// What setsockopt said.
@@ -26,8 +26,8 @@ pub fn forget_timestamps(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0)
 }
 
-/// Asks for what [`crate::datagram::Arrival`] tells: joined datagrams (UDP_GRO, where the kernel has it), the address they
-/// came to and their mark of congestion.
+/// Asks for what [`crate::datagram::Arrival`] tells: joined datagrams (UDP_GRO, where the kernel has it), the address
+/// they came to and their mark of congestion.
 ///
 /// # Errors
 /// What setsockopt said.

@@ -98,7 +98,8 @@ fn a_packet_of_the_kernel_comes_out_and_an_answer_goes_in() {
         socket.send_to(b"question", "10.9.0.2:5000").unwrap();
         let (header, mut packet) = next_udp(&mut tun.queues, 5000);
         assert_eq!((header[1], &packet[28..]), (0, &b"question"[..]));
-        // Swapping addresses and ports leaves the checksums as they are, but the kernel left the one of UDP to us: none.
+        // Swapping addresses and ports leaves the checksums as they are, but the kernel left the one of UDP to us:
+        // none.
         let (source, destination) = (packet[12..16].to_vec(), packet[16..20].to_vec());
         packet[12..16].copy_from_slice(&destination);
         packet[16..20].copy_from_slice(&source);

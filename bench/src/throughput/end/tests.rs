@@ -1,4 +1,5 @@
-//! Both programs, frame by frame, without an interface: BPF_PROG_TEST_RUN gives a frame in and an action and a frame out.
+//! Both programs, frame by frame, without an interface: BPF_PROG_TEST_RUN gives a frame in and an action and a frame
+//! out.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! The report for people.
 //!
-//! Enters: results. Leaves: a page of Markdown, whose tables GitHub and terminals show alike. Never does: leave a missing
-//! implementation out without a word.
+//! Enters: results. Leaves: a page of Markdown, whose tables GitHub and terminals show alike. Never does: leave a
+//! missing implementation out without a word.
 
 use std::fmt::Write as _;
 
@@ -204,7 +204,10 @@ impl Page {
             return;
         }
         self.section("Rates");
-        self.prose("Mpps of IP packets of that size; NDR: nothing lost, PDR: at most 0.5 % lost; ≥: the generator had no more.");
+        self.prose(
+            "Mpps of IP packets of that size; NDR: nothing lost, PDR: at most 0.5 % lost; ≥: the generator had no \
+             more.",
+        );
         self.line("");
         for way in ["one way", "both ways"] {
             let columns: Vec<(String, String)> = results
@@ -248,7 +251,10 @@ impl Page {
             return;
         }
         self.section("CPU");
-        self.prose("A gateway's own CPU is its process; most of what the kernel does for it between namespaces is in the machine's.");
+        self.prose(
+            "A gateway's own CPU is its process; most of what the kernel does for it between namespaces is in the \
+             machine's.",
+        );
         self.line("");
         self.table(results, &columns, |place, figure| shown(results, place, figure));
     }

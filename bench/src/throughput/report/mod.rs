@@ -1,7 +1,7 @@
 //! The report: one object for programs, one page for people, and plots.
 //!
-//! Enters: results and what they were measured on. Leaves: `report.json`, `report.md` and `*.svg` in a directory. Never does:
-//! show a figure without its spread, or a ratio that the noise swallows without saying so.
+//! Enters: results and what they were measured on. Leaves: `report.json`, `report.md` and `*.svg` in a directory. Never
+//! does: show a figure without its spread, or a ratio that the noise swallows without saying so.
 
 mod json;
 mod markdown;

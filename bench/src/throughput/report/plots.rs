@@ -1,7 +1,7 @@
 //! The plots of a report.
 //!
-//! Enters: results. Leaves: named SVGs, of those plots for which something was measured. Never does: show the twin as if it were a
-//! competitor: it stands beside the configuration that it repeats, in a lighter colour.
+//! Enters: results. Leaves: named SVGs, of those plots for which something was measured. Never does: show the twin as
+//! if it were a competitor: it stands beside the configuration that it repeats, in a lighter colour.
 
 use landbridge::datapath::stages::Stage;
 use plotters::prelude::RGBColor;

@@ -1,6 +1,7 @@
 //! The figures that this project has set itself to reach, as far as a run in namespaces can tell.
 //!
-//! Enters: results. Leaves: verdicts on those for which both sides were measured. Never does: count the noise in anybody's favour.
+//! Enters: results. Leaves: verdicts on those for which both sides were measured. Never does: count the noise in
+//! anybody's favour.
 
 use super::super::implementation::Kind;
 use super::super::results::Results;

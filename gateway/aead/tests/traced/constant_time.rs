@@ -1,4 +1,5 @@
-//! No jump and no address depends on a key, a text or a tag: engines run in lockstep with themselves under other secrets.
+//! No jump and no address depends on a key, a text or a tag: engines run in lockstep with themselves under other
+//! secrets.
 
 use core::hint::black_box;
 

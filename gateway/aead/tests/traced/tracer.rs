@@ -1,7 +1,7 @@
 //! A child process that runs a routine, single-stepped by its parent.
 //!
-//! Enters: what to prepare and what to run. Leaves: each instruction that the routine executes, with the registers before
-//! it and every address that it touches, and at the end the child's stack. Never does: judge.
+//! Enters: what to prepare and what to run. Leaves: each instruction that the routine executes, with the registers
+//! before it and every address that it touches, and at the end the child's stack. Never does: judge.
 //!
 //! 1. The parent forks. Both have the same code at the same addresses, so the parent decodes its own.
 //! 2. The child prepares a run outside the marks, and runs the routine between two `int3`.

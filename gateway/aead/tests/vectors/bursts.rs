@@ -22,8 +22,9 @@ pub(crate) struct Vector {
     pub(crate) sealed: Vec<u8>,
 }
 
-/// Seals and opens the vector at every place of a burst, with every engine. Its neighbours are packets of other counters
-/// and lengths under the same key, so that an engine puts them into one batch; what they are to be, `ring` says.
+/// Seals and opens the vector at every place of a burst, with every engine. Its neighbours are packets of other
+/// counters and lengths under the same key, so that an engine puts them into one batch; what they are to be, `ring`
+/// says.
 pub(crate) fn check_at_every_place(vector: &Vector) {
     let key = Key::new(&vector.key);
     let len = vector.text.len();

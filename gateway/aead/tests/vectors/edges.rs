@@ -1,8 +1,8 @@
 //! Poly1305 at its edges, through what is public: packets whose ciphertext leads the accumulator to chosen values.
 //!
-//! The one-time key follows from key and counter, so r and s are as random as in use; the ciphertext is then made by big
-//! integers such that the accumulator meets the value, and sealing the text behind it must give the reference's tag.
-//! Chosen r and s are in `src/edges.rs`.
+//! The one-time key follows from key and counter, so r and s are as random as in use; the ciphertext is then made by
+//! big integers such that the accumulator meets the value, and sealing the text behind it must give the reference's
+//! tag. Chosen r and s are in `src/edges.rs`.
 
 use crate::bursts::{PLACES, Vector, burst, check_at_every_place};
 use crate::reference as rfc;

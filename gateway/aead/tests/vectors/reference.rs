@@ -1,7 +1,7 @@
 //! RFC 8439 written down a second time, for tests: nothing here is fast, and nothing shares code with an engine.
 //!
-//! Enters: keys, 96-bit nonces, associated data, texts. Leaves: key stream, tags, and messages made so that
-//! Poly1305's accumulator takes a chosen value. Never does: decide whether an engine is right; that is its callers' part.
+//! Enters: keys, 96-bit nonces, associated data, texts. Leaves: key stream, tags, and messages made so that Poly1305's
+//! accumulator takes a chosen value. Never does: decide whether an engine is right; that is its callers' part.
 
 use num_bigint::BigUint;
 
@@ -131,8 +131,8 @@ impl Bytes {
     }
 }
 
-/// Values of the accumulator at which a carry, a fold or the last subtraction goes one way or the other: next to zero, to
-/// the prime, to the width of a tag, and to every limb of the radices 2^26, 2^44 and 2^51.
+/// Values of the accumulator at which a carry, a fold or the last subtraction goes one way or the other: next to zero,
+/// to the prime, to the width of a tag, and to every limb of the radices 2^26, 2^44 and 2^51.
 pub(crate) fn edges() -> Vec<BigUint> {
     let p = prime();
     let bit = |n: u32| BigUint::from(1_u8) << n;

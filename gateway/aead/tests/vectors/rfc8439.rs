@@ -1,8 +1,8 @@
 //! The vectors of RFC 8439.
 //!
 //! All of them run through the reference of these tests, which knows no limits; those whose nonce begins with 32 zero
-//! bits, as WireGuard's do, run through every engine as well. Where such a vector has associated data, which WireGuard's
-//! transport has not, its tag is replaced by the reference's for none; its ciphertext stays the RFC's.
+//! bits, as WireGuard's do, run through every engine as well. Where such a vector has associated data, which
+//! WireGuard's transport has not, its tag is replaced by the reference's for none; its ciphertext stays the RFC's.
 
 use crate::bursts::{Vector, check_at_every_place, check_refused_at_every_place};
 use crate::reference as rfc;

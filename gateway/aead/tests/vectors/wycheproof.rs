@@ -1,10 +1,10 @@
 //! The vectors of Project Wycheproof for ChaCha20-Poly1305.
 //!
-//! WireGuard's packets have nonces that begin with 32 zero bits and no associated data; no vector of Wycheproof has both.
-//! So all of them prove the reference of these tests, and through it the engines: with the vector's key, text and the
-//! last 64 bits of its nonce, by which the vectors whose nonce does begin with zeros keep their ciphertext and their
-//! one-time key; and with the vector's forgery, applied to the tag that is right for the shape. The one-time keys and
-//! the exact blocks that the vectors give to Poly1305 run through the engines in `src/edges.rs`.
+//! WireGuard's packets have nonces that begin with 32 zero bits and no associated data; no vector of Wycheproof has
+//! both. So all of them prove the reference of these tests, and through it the engines: with the vector's key, text and
+//! the last 64 bits of its nonce, by which the vectors whose nonce does begin with zeros keep their ciphertext and
+//! their one-time key; and with the vector's forgery, applied to the tag that is right for the shape. The one-time keys
+//! and the exact blocks that the vectors give to Poly1305 run through the engines in `src/edges.rs`.
 
 use crate::bursts::{Vector, check_at_every_place, check_refused_at_every_place};
 use crate::reference as rfc;

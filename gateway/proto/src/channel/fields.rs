@@ -41,7 +41,7 @@ pub(super) enum Field {
     Candidate = 11,
     /// 32 bytes: a public key.
     Key = 12,
-    /// One byte: 1 ends what an earlier message began.
+    /// One byte: why a peer is sought no more.
     Stop = 13,
     /// Eight bytes: a relay's allocation.
     Allocation = 14,

@@ -23,7 +23,7 @@ use crate::{DropReason, KEY_LEN};
 pub(crate) use candidates::Candidates;
 pub use hello::Features;
 pub(crate) use hello::Hello;
-pub(crate) use introduction::{Introduction, Seek};
+pub(crate) use introduction::{Introduction, Seek, Stop};
 pub(crate) use probe::{PathProbe, Seen};
 pub(crate) use relay::{RelayAnswer, RelayOffer};
 

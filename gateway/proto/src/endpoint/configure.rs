@@ -108,6 +108,7 @@ impl Endpoint {
         }
         if let (Some(direct), Some(peer)) = (update.direct, self.peers.get_mut(id)) {
             peer.direct = direct;
+            self.meeting_terms(now, id);
         }
         if let Some(interval) = update.persistent_keepalive {
             self.configure_keepalive(id, interval.filter(|interval| !interval.is_zero()), now);

@@ -5,7 +5,7 @@
 //! a punch, or to candidates of a link that exists. As an introducer: wishes are noted, and two that wish for each other
 //! are told of each other at the same time, so that both begin to send together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rand::RngCore;
@@ -15,7 +15,7 @@ use super::punch::{Echoes, Punch, Share};
 use super::relay::Relaying;
 use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, refusal};
 use crate::channel::Said;
-use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek};
+use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
 use crate::introduce::{DELAY_MAX, Errand, Errands, Registry, Seeker, Wish, delay_for};
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
@@ -37,7 +37,7 @@ pub(super) struct Offer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     /// As an introducer: a peer is sought, or not any more.
-    Seek { sought: PeerId, stop: bool },
+    Seek { sought: PeerId, stop: Option<Stop> },
     /// That another peer seeks it, and how long it is to wait.
     Introduce { other: PeerId, delay_ms: u32 },
     /// As a relay: a way to a peer is wanted.
@@ -61,6 +61,8 @@ pub(super) struct Meeting {
     pub(super) echoes: Echoes,
     pub(super) share: Share,
     pub(super) relaying: Relaying,
+    /// Introducers and relays to which the link has come to its end.
+    lapsed: BTreeSet<PeerId>,
     /// When peers are tried that may be introducers, and how often that was done.
     reach: Option<(Instant, u32)>,
     due: Option<Instant>,
@@ -85,7 +87,20 @@ impl Endpoint {
             self.meeting.seeker.seek(now, id);
         }
         self.meeting.relaying.seeker.seek(now, id);
+        // Whoever can be asked is to be linked at once.
+        self.meeting.reach = None;
         self.arm_meeting(now);
+    }
+
+    /// Whether a peer may see where we are is another question than before.
+    pub(super) fn meeting_terms(&mut self, now: Instant, id: PeerId) {
+        if !self.is_direct(id) {
+            self.meeting.seeker.dropped(now, id);
+            self.meeting.introduced.remove(&id);
+            self.name_places(id);
+        }
+        self.look_for(now, id);
+        self.run_meeting(now);
     }
 
     /// There is a session to seal with.
@@ -107,17 +122,22 @@ impl Endpoint {
         }
         self.meeting.errands.remove(&id);
         self.timers.stop(id.slot, Timer::Errands);
+        if self.meeting.seeker.is_desk(id) || self.meeting.relaying.seeker.is_desk(id) {
+            self.meeting.lapsed.insert(id);
+        }
         self.meeting.seeker.closed(now, id);
         self.meeting.registry.forget(id);
-        self.relay_lapsed(now, id);
+        self.relay_lapsed(id);
+        self.meeting.relaying.seeker.closed(now, id);
         self.look_for(now, id);
         self.arm_meeting(now);
     }
 
     /// The peer is removed, or its keys are other ones.
     pub(super) fn part(&mut self, now: Instant, id: PeerId) {
-        self.meeting.seeker.found(now, id);
+        self.meeting.seeker.dropped(now, id);
         self.meeting.seeker.closed(now, id);
+        self.meeting.lapsed.remove(&id);
         self.meeting.registry.forget(id);
         self.meeting.errands.remove(&id);
         self.meeting.introduced.remove(&id);
@@ -134,14 +154,15 @@ impl Endpoint {
         if restarted {
             // What it was told and what it wished for is forgotten.
             self.meeting.registry.forget(id);
-            self.relay_lapsed(now, id);
+            self.relay_lapsed(id);
         }
+        self.meeting.lapsed.remove(&id);
         match features.contains(Features::INTRODUCES) {
-            true => self.meeting.seeker.opened(now, id, key),
+            true => self.meeting.seeker.opened(now, id, key, restarted),
             false => self.meeting.seeker.closed(now, id),
         }
         match features.contains(Features::RELAYS) {
-            true => self.meeting.relaying.seeker.opened(now, id, key),
+            true => self.meeting.relaying.seeker.opened(now, id, key, restarted),
             false => self.meeting.relaying.seeker.closed(now, id),
         }
         self.run_meeting(now);
@@ -194,17 +215,17 @@ impl Endpoint {
             return;
         }
         self.meeting.reach = Some((now + REACH_EVERY * 2_u32.pow(times.min(REACH_DOUBLINGS)), times + 1));
-        let has_no_place = |id: &PeerId| self.peers.get(*id).is_some_and(|peer| peer.endpoint.is_none());
-        if !self.meeting.relaying.seeker.sought().any(|id| has_no_place(&id)) {
-            return;
-        }
+        let has_no_place = |id: PeerId| self.peers.get(id).is_some_and(|peer| peer.endpoint.is_none());
+        let lacks_place = self.meeting.relaying.seeker.sought().any(has_no_place);
         let may_introduce = |id: &PeerId| {
             self.peers.get(*id).is_some_and(|peer| {
                 let speaks = peer.channel.as_ref().is_some_and(|channel| !channel.discovery.is_silent());
                 speaks && peer.endpoint.is_some() && !peer.can_seal(now)
             })
         };
-        let ids: Vec<_> = self.peers.ids().filter(may_introduce).take(REACH_MAX).collect();
+        let known = self.meeting.lapsed.iter().copied().filter(may_introduce);
+        let others = self.peers.ids().filter(|id| lacks_place && may_introduce(id));
+        let ids: Vec<_> = known.chain(others).take(REACH_MAX).collect();
         for id in ids {
             self.begin_handshake(id, now);
         }
@@ -272,7 +293,8 @@ impl Endpoint {
         let key_of = |id| self.peers.get(id).map(|peer| peer.public_key);
         Some(match task {
             Task::Seek { sought, stop } => {
-                let candidates = if stop { Candidates::default() } else { self.place.candidates.clone() };
+                let candidates =
+                    if stop == Some(Stop::Dropped) { Candidates::default() } else { self.place.candidates.clone() };
                 Body::Seek(Seek { key: key_of(sought)?, stop, generation: self.place.generation, candidates })
             }
             Task::Introduce { other, delay_ms } => {
@@ -318,11 +340,6 @@ impl Endpoint {
             return Err(DropReason::ChannelUnexpected);
         }
         self.say(id, Said::to_endpoint(Message { request, body: Body::SeekAnswer }));
-        if seek.stop {
-            self.meeting.registry.withdraw(id, &seek.key);
-            self.arm_meeting(now);
-            return Ok(());
-        }
         let is_older = |known: &Offer| seek.generation.wrapping_sub(known.generation) > u32::MAX / 2;
         if self.meeting.registry.offer(id, &seek.key).is_some_and(is_older) {
             return Err(DropReason::ChannelStale);
@@ -330,8 +347,16 @@ impl Endpoint {
         let of = self.peers.by_key(&seek.key);
         let wish = Wish { by: id, by_key: &by_key, of_key: &seek.key, of };
         let offer = Offer { generation: seek.generation, candidates: seek.candidates };
-        let matched = self.meeting.registry.wish(now, wish, offer).map_err(|_| DropReason::WishRefused)?;
-        if let (true, Some(of)) = (matched, of) {
+        if seek.stop == Some(Stop::Dropped) {
+            self.meeting.registry.withdraw(id, &seek.key);
+            self.arm_meeting(now);
+            return Ok(());
+        }
+        let registry = &mut self.meeting.registry;
+        let matched = registry.wish(now, wish, offer).map_err(|_| DropReason::WishRefused)?;
+        if seek.stop.is_some() {
+            registry.rest(id, &seek.key);
+        } else if let (true, Some(of)) = (matched, of) {
             self.introduce(now, id, of);
         }
         self.arm_meeting(now);
@@ -356,7 +381,7 @@ impl Endpoint {
         introduction: Introduction,
     ) -> Result<(), DropReason> {
         let Introduction { key, delay_ms, mut candidates } = introduction;
-        let sought = self.peers.by_key(&key).filter(|peer| self.meeting.seeker.is_sought_at(id, *peer));
+        let sought = self.peers.by_key(&key).filter(|peer| self.meeting.seeker.is_known_at(id, *peer));
         let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
         let said = candidates.list.len();

@@ -30,6 +30,10 @@ impl Endpoint {
         let direct = std::mem::replace(&mut self.place.config, config).direct;
         if direct != config.direct {
             self.tell_candidates(now);
+            let ids: Vec<PeerId> = self.peers.ids().collect();
+            for id in ids {
+                self.meeting_terms(now, id);
+            }
         }
     }
 

@@ -186,7 +186,8 @@ impl Endpoint {
             self.answer_relay(id, request, Err(RelayRefusal::NoRoom));
             return Err(DropReason::WishRefused);
         }
-        let mutual = of.filter(|_| self.meeting.relaying.registry.are_mutual(wish));
+        let relaying = &self.meeting.relaying;
+        let mutual = of.filter(|of| relaying.server.knows(id, *of) || relaying.registry.are_mutual(wish));
         self.arm_meeting(now);
         let Some(of) = mutual else {
             self.answer_relay(id, request, Err(RelayRefusal::NotLinked));
@@ -242,7 +243,7 @@ impl Endpoint {
         request: u32,
         offer: RelayOffer,
     ) -> Result<(), DropReason> {
-        let sought = self.peers.by_key(&offer.key).filter(|peer| self.meeting.relaying.seeker.is_sought_at(id, *peer));
+        let sought = self.peers.by_key(&offer.key).filter(|peer| self.meeting.relaying.seeker.is_known_at(id, *peer));
         let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::RelayOfferAnswer }));
         self.add_leg(now, peer, id, offer.grant);
@@ -291,12 +292,12 @@ impl Endpoint {
         while let Some(Tell { desk, sought, stop }) = self.meeting.relaying.seeker.run(now) {
             let leg = self.meeting.relaying.client.leg(sought, desk).copied();
             match (leg, stop) {
-                (Some(leg), true) => {
+                (Some(leg), Some(_)) => {
                     self.drop_leg(sought, desk);
                     self.send_errand(now, desk, Task::RelayRelease { allocation: leg.allocation });
                 }
-                (None, false) => self.send_errand(now, desk, Task::RelayRequest { sought }),
-                (Some(_), false) | (None, true) => {}
+                (None, None) => self.send_errand(now, desk, Task::RelayRequest { sought }),
+                (Some(_), None) | (None, Some(_)) => {}
             }
         }
         loop {
@@ -320,8 +321,7 @@ impl Endpoint {
     }
 
     /// The link to a relay is over, or the relay has forgotten everything; and as a relay, that to an end.
-    pub(super) fn relay_lapsed(&mut self, now: Instant, id: PeerId) {
-        self.meeting.relaying.seeker.closed(now, id);
+    pub(super) fn relay_lapsed(&mut self, id: PeerId) {
         let peers: Vec<_> = self.meeting.relaying.client.legs_by(id).map(|(peer, _)| peer).collect();
         for peer in peers {
             self.drop_leg(peer, id);
@@ -331,8 +331,9 @@ impl Endpoint {
 
     /// The peer is removed.
     pub(super) fn relay_part(&mut self, now: Instant, id: PeerId) {
-        self.relay_lapsed(now, id);
-        self.meeting.relaying.seeker.found(now, id);
+        self.relay_lapsed(id);
+        self.meeting.relaying.seeker.closed(now, id);
+        self.meeting.relaying.seeker.dropped(now, id);
         let relays: BTreeSet<_> = self.meeting.relaying.client.legs_to(id).map(|(relay, _)| relay).collect();
         for relay in relays {
             self.meeting.relaying.client.remove(id, relay);

@@ -33,7 +33,8 @@ pub(crate) struct Wish<'a> {
 #[derive(Debug)]
 struct Entry<O> {
     offer: O,
-    expires: Instant,
+    /// `None`: it has come true, and lasts as long as the peer's link does.
+    expires: Option<Instant>,
     /// Whether the other side was told of this very offer.
     told: bool,
     /// Until when introductions have used up the pair's share.
@@ -63,9 +64,12 @@ impl<O: PartialEq> Registry<O> {
     /// offer, and when the wish is renewed after a while, as it has then not come true.
     pub(crate) fn wish(&mut self, now: Instant, wish: Wish<'_>, offer: O) -> Result<bool, Full> {
         let place = (wish.by, *wish.of_key);
-        let expires = now + WISH_LIFETIME;
+        let at = now + WISH_LIFETIME;
+        let expires = Some(at);
         if let Some(entry) = self.wishes.get_mut(&place) {
-            self.expiries.remove(&(entry.expires, place.0, place.1));
+            if let Some(before) = entry.expires {
+                self.expiries.remove(&(before, place.0, place.1));
+            }
             entry.expires = expires;
             if entry.offer != offer {
                 (entry.offer, entry.told) = (offer, false);
@@ -79,7 +83,7 @@ impl<O: PartialEq> Registry<O> {
             let entry = Entry { offer, expires, told: false, used_until: None };
             self.wishes.insert(place, entry);
         }
-        self.expiries.insert((expires, place.0, place.1));
+        self.expiries.insert((at, place.0, place.1));
         Ok(self.matched(now, wish).is_some())
     }
 
@@ -90,7 +94,16 @@ impl<O: PartialEq> Registry<O> {
         })
     }
 
-    /// The wish has come true, or is none any more.
+    /// The wish has come true: it is not renewed, but should the other one wish, both are introduced again.
+    pub(crate) fn rest(&mut self, by: PeerId, of_key: &Key) {
+        if let Some(entry) = self.wishes.get_mut(&(by, *of_key))
+            && let Some(before) = entry.expires.take()
+        {
+            self.expiries.remove(&(before, by, *of_key));
+        }
+    }
+
+    /// The wish is none any more.
     pub(crate) fn withdraw(&mut self, by: PeerId, of_key: &Key) {
         self.remove((by, *of_key));
     }
@@ -129,7 +142,7 @@ impl<O: PartialEq> Registry<O> {
     /// Whether both are to be introduced, which is noted.
     fn matched(&mut self, now: Instant, wish: Wish<'_>) -> Option<()> {
         let (ours, theirs) = ((wish.by, *wish.of_key), (wish.of?, *wish.by_key));
-        let of_told = self.wishes.get(&theirs).filter(|other| other.expires > now)?.told;
+        let of_told = self.wishes.get(&theirs).filter(|other| other.expires.is_none_or(|at| at > now))?.told;
         let entry = self.wishes.get_mut(&ours)?;
         let used = entry.used_until.map_or(now, |until| until.max(now)) + AGAIN_EVERY;
         let nothing_new = entry.told && of_told && entry.used_until.is_some_and(|until| until > now);
@@ -150,7 +163,9 @@ impl<O: PartialEq> Registry<O> {
 
     fn remove(&mut self, place: (PeerId, Key)) {
         let Some(entry) = self.wishes.remove(&place) else { return };
-        self.expiries.remove(&(entry.expires, place.0, place.1));
+        if let Some(before) = entry.expires {
+            self.expiries.remove(&(before, place.0, place.1));
+        }
         if let Some(share) = self.shares.get_mut(&place.0) {
             *share -= 1;
             if *share == 0 {
@@ -226,6 +241,22 @@ mod tests {
         assert_eq!(wish(&mut registry, at(30_300), 2, 1, 0), Ok(Some((0, 1))), "it has not come true");
         let often = (0..10_000).filter(|i| wish(&mut registry, at(30_300 + *i), 1, 2, 5 + *i as u32) != Ok(None));
         assert!((2..=6).contains(&often.count()));
+    }
+
+    #[test]
+    fn who_has_met_a_peer_is_introduced_again_when_that_peer_has_lost_it() {
+        let (mut registry, start) = (Registry::default(), Instant::now());
+        assert_eq!(wish(&mut registry, start, 1, 2, 10), Ok(None));
+        assert_eq!(wish(&mut registry, start, 2, 1, 20), Ok(Some((20, 10))));
+        registry.rest(peer(1), &key(2));
+        registry.rest(peer(2), &key(1));
+        let later = start + Duration::from_secs(3600);
+        registry.expire(later);
+        assert_eq!((registry.len(), registry.due()), (2, None));
+        registry.forget(peer(2));
+        assert_eq!(wish(&mut registry, later, 2, 1, 21), Ok(Some((21, 10))));
+        registry.withdraw(peer(1), &key(2));
+        assert_eq!(wish(&mut registry, later + Duration::from_secs(60), 2, 1, 22), Ok(None));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::{INTRODUCERS_MAX, REFRESH_EVERY, WISHES_MAX};
+use crate::channel::message::Stop;
 use crate::{KEY_LEN, PeerId};
 
 /// A desk that does not answer is left alone for so long; doubled with each failure.
@@ -24,8 +25,8 @@ const TURN: Duration = Duration::from_secs(60);
 pub(crate) struct Tell {
     pub(crate) desk: PeerId,
     pub(crate) sought: PeerId,
-    /// Whether it is not sought any more.
-    pub(crate) stop: bool,
+    /// Why it is not sought any more, if so.
+    pub(crate) stop: Option<Stop>,
 }
 
 #[derive(Debug)]
@@ -36,6 +37,8 @@ struct Desk {
     failures: u32,
     /// Who is sought here, and when that is said next.
     told: BTreeMap<PeerId, Instant>,
+    /// Who was sought here and met, and may be told of us.
+    met: BTreeSet<PeerId>,
 }
 
 /// Who is sought and where.
@@ -83,7 +86,7 @@ impl Seeker {
         }
     }
 
-    /// The peer is not sought any more, wherever that was said.
+    /// There is a link to the peer: it is not sought any more, wherever that was said.
     pub(crate) fn found(&mut self, now: Instant, peer: PeerId) {
         if !self.sought.remove(&peer) {
             return;
@@ -92,12 +95,25 @@ impl Seeker {
         let before = self.stops.len();
         for desk in desks {
             if self.unschedule(desk, peer) {
-                self.stops.push(Tell { desk, sought: peer, stop: true });
+                self.stops.push(Tell { desk, sought: peer, stop: Some(Stop::Met) });
+                if let Some(place) = self.desks.get_mut(&desk) {
+                    place.met.insert(peer);
+                }
             }
         }
         if self.sought.len() >= WISHES_MAX && self.stops.len() > before {
             // There is room for another one.
             self.arrange(now);
+        }
+    }
+
+    /// The peer is none any more, which is said wherever it was sought.
+    pub(crate) fn dropped(&mut self, now: Instant, peer: PeerId) {
+        self.found(now, peer);
+        for (id, desk) in &mut self.desks {
+            if desk.met.remove(&peer) {
+                self.stops.push(Tell { desk: *id, sought: peer, stop: Some(Stop::Dropped) });
+            }
         }
     }
 
@@ -107,16 +123,23 @@ impl Seeker {
         for (_, desk, peer) in all {
             self.schedule(now, desk, peer);
         }
+        let desks: Vec<_> = self.desks.keys().copied().collect();
+        for desk in desks {
+            self.rest_again(desk);
+        }
     }
 
-    /// There is a link to this introducer or relay.
-    pub(crate) fn opened(&mut self, now: Instant, desk: PeerId, key: [u8; KEY_LEN]) {
+    /// There is a link to this introducer or relay, which has forgotten what it was told if it `restarted`.
+    pub(crate) fn opened(&mut self, now: Instant, desk: PeerId, key: [u8; KEY_LEN], restarted: bool) {
         if self.desks.contains_key(&desk) {
-            // It may have forgotten what it was told.
-            return self.again(now, desk);
+            if restarted {
+                self.rest_again(desk);
+                self.again(now, desk);
+            }
+            return;
         }
-        let told = BTreeMap::new();
-        self.desks.insert(desk, Desk { key, taken: false, off_until: None, failures: 0, told });
+        let (told, met) = (BTreeMap::new(), BTreeSet::new());
+        self.desks.insert(desk, Desk { key, taken: false, off_until: None, failures: 0, told, met });
         self.arrange(now);
     }
 
@@ -144,8 +167,13 @@ impl Seeker {
         }
     }
 
+    /// Whether this desk was told that the peer is sought, or has been.
+    pub(crate) fn is_known_at(&self, desk: PeerId, peer: PeerId) -> bool {
+        self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer) || desk.met.contains(&peer))
+    }
+
     /// Whether this desk was told that the peer is sought.
-    pub(crate) fn is_sought_at(&self, desk: PeerId, peer: PeerId) -> bool {
+    fn is_sought_at(&self, desk: PeerId, peer: PeerId) -> bool {
         self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer))
     }
 
@@ -167,6 +195,11 @@ impl Seeker {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.sought.is_empty()
+    }
+
+    /// Whether it introduces or relays.
+    pub(crate) fn is_desk(&self, id: PeerId) -> bool {
+        self.desks.contains_key(&id)
     }
 
     /// The desks in use.
@@ -204,7 +237,7 @@ impl Seeker {
             return None;
         }
         self.schedule(now + REFRESH_EVERY, desk, sought);
-        Some(Tell { desk, sought, stop: false })
+        Some(Tell { desk, sought, stop: None })
     }
 
     /// Chooses the desks, and says to those that are chosen anew who is sought.
@@ -248,6 +281,12 @@ impl Seeker {
         }
     }
 
+    /// Says again who was met.
+    fn rest_again(&mut self, desk: PeerId) {
+        let met = self.desks.get(&desk).into_iter().flat_map(|place| &place.met);
+        self.stops.extend(met.map(|sought| Tell { desk, sought: *sought, stop: Some(Stop::Met) }));
+    }
+
     fn again(&mut self, now: Instant, desk: PeerId) {
         let peers: Vec<_> = self.desks.get(&desk).into_iter().flat_map(|desk| desk.told.keys()).copied().collect();
         for peer in peers {
@@ -257,8 +296,11 @@ impl Seeker {
 
     fn schedule(&mut self, at: Instant, desk: PeerId, peer: PeerId) {
         let Some(place) = self.desks.get_mut(&desk) else { return };
-        if place.told.len() >= WISHES_MAX && !place.told.contains_key(&peer) {
-            return;
+        place.met.remove(&peer);
+        if place.told.len() + place.met.len() >= WISHES_MAX && !place.told.contains_key(&peer) {
+            // Who is sought goes before who was met.
+            let Some(met) = place.met.pop_first() else { return };
+            self.stops.push(Tell { desk, sought: met, stop: Some(Stop::Dropped) });
         }
         if let Some(before) = place.told.insert(peer, at) {
             self.refreshes.remove(&(before, desk, peer));
@@ -294,7 +336,7 @@ mod tests {
     fn told(seeker: &mut Seeker, now: Instant) -> Vec<(u32, u32, bool)> {
         let mut all: Vec<_> = std::iter::from_fn(|| seeker.run(now)).collect();
         all.sort_unstable();
-        all.iter().map(|tell| (tell.desk.slot, tell.sought.slot, tell.stop)).collect()
+        all.iter().map(|tell| (tell.desk.slot, tell.sought.slot, tell.stop.is_some())).collect()
     }
 
     #[test]
@@ -303,7 +345,7 @@ mod tests {
         let at = |s| start + Duration::from_secs(s);
         seeker.seek(start, peer(50));
         assert_eq!(seeker.due(start), None, "nobody to ask");
-        seeker.opened(start, peer(1), key(1));
+        seeker.opened(start, peer(1), key(1), false);
         assert_eq!(told(&mut seeker, start), [(1, 50, false)]);
         assert!(seeker.is_sought_at(peer(1), peer(50)) && !seeker.is_sought_at(peer(1), peer(51)));
         assert_eq!(seeker.due(start), Some(at(30)));
@@ -313,6 +355,12 @@ mod tests {
         seeker.found(at(32), peer(50));
         assert_eq!(told(&mut seeker, at(32)), [(1, 50, true)]);
         assert_eq!(seeker.due(at(32)), None);
+        assert!(seeker.is_known_at(peer(1), peer(50)), "it may still be introduced");
+        seeker.opened(at(33), peer(1), key(1), true);
+        assert_eq!(seeker.run(at(33)).and_then(|tell| tell.stop), Some(Stop::Met), "it has forgotten");
+        seeker.dropped(at(34), peer(50));
+        assert_eq!(seeker.run(at(34)).and_then(|tell| tell.stop), Some(Stop::Dropped));
+        assert!(!seeker.is_known_at(peer(1), peer(50)));
     }
 
     #[test]
@@ -323,7 +371,7 @@ mod tests {
             let mut seeker = Seeker::default();
             seeker.seek(start, peer(50));
             for desk in order {
-                seeker.opened(start, peer(*desk), key(*desk));
+                seeker.opened(start, peer(*desk), key(*desk), false);
             }
             let mut used = BTreeSet::new();
             for second in 0..seconds {
@@ -343,7 +391,7 @@ mod tests {
         let (mut seeker, start) = (Seeker::default(), Instant::now());
         let at = |s| start + Duration::from_secs(s);
         for desk in 1..=4 {
-            seeker.opened(start, peer(desk), key(desk));
+            seeker.opened(start, peer(desk), key(desk), false);
         }
         seeker.seek(start, peer(50));
         assert_eq!(told(&mut seeker, start), [(1, 50, false), (2, 50, false), (3, 50, false)]);
@@ -364,16 +412,16 @@ mod tests {
     #[test]
     fn no_desk_is_asked_for_more_than_its_bound() {
         let (mut seeker, start) = (Seeker::default(), Instant::now());
-        seeker.opened(start, peer(1), key(1));
+        seeker.opened(start, peer(1), key(1), false);
         for sought in 0..400 {
             seeker.seek(start, peer(1000 + sought));
         }
         assert_eq!(told(&mut seeker, start).len(), WISHES_MAX);
         for sought in 0..100 {
-            seeker.found(start, peer(1000 + sought));
+            seeker.dropped(start, peer(1000 + sought));
         }
         let all = told(&mut seeker, start);
-        assert_eq!(all.iter().filter(|tell| tell.2).count(), 100);
         assert_eq!(all.iter().filter(|tell| !tell.2).count(), 100, "others take their places");
+        assert!(seeker.desks[&peer(1)].told.len() + seeker.desks[&peer(1)].met.len() <= WISHES_MAX);
     }
 }

@@ -105,6 +105,11 @@ impl Server {
         Asked::Allocate { allocation: number }
     }
 
+    /// Whether there is an allocation for these two: both have asked for it once.
+    pub(crate) fn knows(&self, a: PeerId, b: PeerId) -> bool {
+        self.by_pair.contains_key(&in_order(a, b))
+    }
+
     /// The forwarder has ports for both ends: what each is told.
     pub(crate) fn granted(&mut self, now: Instant, number: u64, ports: [u16; 2]) -> Option<[News; 2]> {
         let allocation = self.allocations.get_mut(&number).filter(|allocation| allocation.ports.is_none())?;

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use landbridge_proto::PeerConfig;
 use landbridge_proto::candidate::{Candidate, CandidateKind, Nat};
 use landbridge_proto::endpoint::NatConfig;
+use landbridge_proto::{Event, PeerConfig};
 
 use crate::net::nat::{Behaviour, FULL_CONE, PORT_RESTRICTED, RESTRICTED, SYMMETRIC};
 use crate::net::{INTERNET, Net, Realm};
@@ -49,6 +49,11 @@ impl Meeting {
             net.add_gateway(realm, address);
         }
         net.add_gateway(INTERNET, [192, 0, 2, 1]);
+        Self::of(net, common)
+    }
+
+    /// Of a net whose first two gateways are the sites, and the third the common one.
+    fn of(mut net: Net, common: NatConfig) -> Self {
         net.gateways[C].endpoint.set_nat_config(net.now, common);
         for at in [A, B] {
             net.link(at, C);
@@ -64,12 +69,18 @@ impl Meeting {
         self.net.run_until(secs(2), linked).expect("they are linked to the common gateway");
     }
 
-    /// Traffic begins at one site; how long its first packet takes, and by which place it came.
+    /// Traffic begins at one site, five packets a second; how long the first one takes to arrive, and by which place.
     fn first_packet(&mut self, from: usize) -> Option<(Duration, SocketAddr)> {
         let peer = self.net.gateways[from].peer(&self.net.gateways[1 - from]);
-        self.net.gateways[from].send(self.net.now, peer, 7);
-        let took = self.net.run_until(secs(30), |net| !net.gateways[1 - from].arrived.is_empty())?;
-        Some((took, self.net.gateways[1 - from].arrived[0].2))
+        let (begun, before) = (self.net.now, self.net.gateways[1 - from].arrived.len());
+        while self.net.now - begun < secs(30) {
+            self.net.gateways[from].send(self.net.now, peer, 7);
+            let came = |net: &Net| net.gateways[1 - from].arrived.len() > before;
+            if self.net.run_until(millis(200), came).is_some() {
+                return Some((self.net.now - begun, self.net.gateways[1 - from].arrived[before].2));
+            }
+        }
+        None
     }
 }
 
@@ -108,6 +119,11 @@ const BOTH: NatConfig = NatConfig { relays: true, ..INTRODUCER };
 
 const KINDS: [Before; 5] = [NO_NAT, Some(FULL_CONE), Some(RESTRICTED), Some(PORT_RESTRICTED), Some(SYMMETRIC)];
 
+/// Both sites' kinds, by their places in [`KINDS`].
+fn pairs() -> impl Iterator<Item = (usize, usize)> {
+    (0..KINDS.len() * KINDS.len()).map(|pair| (pair / KINDS.len(), pair % KINDS.len()))
+}
+
 /// Whether packets of both reach each other without knowing ports beforehand: a box that maps by the remote place meets
 /// only one that lets in whoever comes from an address.
 fn can_be_punched(first: usize, second: usize) -> bool {
@@ -116,31 +132,138 @@ fn can_be_punched(first: usize, second: usize) -> bool {
 
 #[test]
 fn sites_meet_at_once_by_what_an_introducer_says_wherever_their_boxes_let_them() {
-    for first in 0..KINDS.len() {
-        for second in 0..KINDS.len() {
-            let mut meeting = Meeting::new(1, [KINDS[first], KINDS[second]], INTRODUCER);
-            meeting.link();
-            let came = meeting.first_packet(A);
-            assert_eq!(came.is_some(), can_be_punched(first, second), "{first} {second}");
-            // A round trip to the introducer takes 20 ms, and so does one between the sites.
-            assert!(came.is_none_or(|(took, _)| took <= millis(120)), "{first} {second}: {came:?}");
-        }
+    for (first, second) in pairs() {
+        let mut meeting = Meeting::new(1, [KINDS[first], KINDS[second]], INTRODUCER);
+        meeting.link();
+        let came = meeting.first_packet(A);
+        assert_eq!(came.is_some(), can_be_punched(first, second), "{first} {second}");
+        // A round trip to the introducer takes 20 ms, and so does one between the sites.
+        assert!(came.is_none_or(|(took, _)| took <= millis(120)), "{first} {second}: {came:?}");
     }
 }
 
 #[test]
 fn with_a_relay_the_first_packet_takes_no_longer_wherever_the_sites_are() {
-    for first in 0..KINDS.len() {
-        for second in 0..KINDS.len() {
-            for common in [RELAY, BOTH] {
-                let mut meeting = Meeting::new(2, [KINDS[first], KINDS[second]], common);
-                meeting.link();
-                let (took, from) = meeting.first_packet(A).expect("it arrives");
-                assert!(took <= millis(120), "{first} {second}: {took:?}");
-                let relayed = from.ip() == meeting.net.sites[C].address.ip();
-                assert!(relayed || common.introduces, "{from}");
-                assert_eq!(meeting.net.gateways[C].forwarder.len(), 1, "one allocation");
-            }
+    for (first, second) in pairs() {
+        for common in [RELAY, BOTH] {
+            let mut meeting = Meeting::new(2, [KINDS[first], KINDS[second]], common);
+            meeting.link();
+            let (took, from) = meeting.first_packet(A).expect("it arrives");
+            assert!(took <= millis(120), "{first} {second}: {took:?}");
+            let relayed = from.ip() == meeting.net.sites[C].address.ip();
+            assert!(relayed || common.introduces, "{from}");
+            assert_eq!(meeting.net.gateways[C].forwarder.len(), 1, "one allocation");
         }
+    }
+}
+
+/// Sessions that a gateway began or answered with the other site.
+fn sessions(net: &Net, at: usize) -> usize {
+    let peer = net.gateways[at].peer(&net.gateways[1 - at]);
+    let is_ours = |event: &Event| matches!(event, Event::SessionStarted { session, .. } if session.peer == peer);
+    net.gateways[at].events.iter().filter(|(_, event)| is_ours(event)).count()
+}
+
+#[test]
+fn when_both_begin_one_session_comes_of_it_and_copies_of_messages_cost_nothing() {
+    for (first, second) in [(3, 3), (0, 3), (2, 4), (1, 1)] {
+        let mut meeting = Meeting::new(3, [KINDS[first], KINDS[second]], INTRODUCER);
+        meeting.link();
+        meeting.first_packet(B).expect("it arrives");
+        meeting.net.run_for(secs(4));
+        assert_eq!((sessions(&meeting.net, A), sessions(&meeting.net, B)), (1, 1), "{first} {second}");
+        for at in [A, B] {
+            let gateway = &meeting.net.gateways[at];
+            assert!(gateway.sent_of(2) <= 5, "answers to copies are bounded");
+            assert!(!gateway.events.iter().any(|(_, event)| matches!(event, Event::HandshakeRetried { .. })));
+        }
+    }
+}
+
+#[test]
+fn sites_meet_however_many_datagrams_are_lost() {
+    for seed in 0..12 {
+        let mut meeting = Meeting::new(seed, [Some(PORT_RESTRICTED); 2], BOTH);
+        meeting.link();
+        meeting.net.loss_percent = 30;
+        let (took, _) = meeting.first_packet(A).unwrap_or_else(|| panic!("nothing arrives, seed {seed}"));
+        assert!(took < secs(12), "{took:?}");
+    }
+}
+
+#[test]
+fn behind_one_box_sites_meet_by_their_own_addresses_and_behind_two_in_a_row_by_the_outer_one() {
+    let mut net = Net::new(5);
+    let carrier = net.add_box(INTERNET, [198, 51, 100, 1], PORT_RESTRICTED);
+    let homes = [1, 2].map(|at| net.add_box(carrier, [100, 64, 0, at], PORT_RESTRICTED));
+    for (at, realm) in homes.into_iter().enumerate() {
+        net.add_gateway(realm, [10, at as u8, 0, 2]);
+    }
+    net.boxes[0].nat.behaviour.hairpin = true;
+    net.add_gateway(INTERNET, [192, 0, 2, 1]);
+    let mut meeting = Meeting::of(net, INTRODUCER);
+    meeting.link();
+    let (_, from) = meeting.first_packet(A).expect("it arrives by the hairpin");
+    assert_eq!(from.ip(), meeting.net.boxes[0].nat.address);
+
+    let mut net = Net::new(5);
+    let home = net.add_box(INTERNET, [198, 51, 100, 1], SYMMETRIC);
+    for at in [1, 2] {
+        net.add_gateway(home, [10, 0, 0, at]);
+    }
+    net.add_gateway(INTERNET, [192, 0, 2, 1]);
+    let mut meeting = Meeting::of(net, INTRODUCER);
+    meeting.link();
+    let (_, from) = meeting.first_packet(A).expect("it arrives within the site");
+    assert_eq!(from, meeting.net.sites[A].address);
+}
+
+#[test]
+fn a_site_that_restarts_is_found_again_by_the_one_that_still_holds_the_link() {
+    let mut meeting = Meeting::new(6, [Some(PORT_RESTRICTED); 2], INTRODUCER);
+    meeting.link();
+    meeting.first_packet(A).expect("it arrives");
+    meeting.net.run_for(secs(10));
+    let now = meeting.net.now;
+    meeting.net.gateways[B].restart(now, 77);
+    let endpoint = Some(meeting.net.sites[C].address);
+    meeting.net.acquaint(B, C, PeerConfig { endpoint, ..PeerConfig::default() });
+    meeting.net.acquaint(B, A, PeerConfig::default());
+    meeting.net.find_candidates(B);
+    let (took, _) = meeting.first_packet(B).expect("it arrives");
+    assert!(took < secs(1), "{took:?}");
+}
+
+#[test]
+fn who_is_not_sought_stays_unknown_and_learns_nothing() {
+    let mut meeting = Meeting::new(7, [NO_NAT, NO_NAT], BOTH);
+    // B is configured with A, A is not with B.
+    let b = meeting.net.gateways[A].peer(&meeting.net.gateways[B]);
+    let now = meeting.net.now;
+    meeting.net.gateways[A].endpoint.remove_peer(b, now);
+    meeting.link();
+    let a = meeting.net.gateways[B].peer(&meeting.net.gateways[A]);
+    meeting.net.gateways[B].send(now, a, 7);
+    meeting.net.run_for(secs(120));
+    let told = |at: usize| meeting.net.gateways[at].endpoint.peer(a).map(|peer| peer.endpoint);
+    assert_eq!(told(B), Some(None), "it has learned no place");
+    let own = meeting.net.sites[A].address;
+    assert!(meeting.net.gateways[B].sent.iter().all(|(.., to)| *to != own), "nothing was sent there");
+    assert_eq!(meeting.net.gateways[C].forwarder.len(), 0);
+}
+
+#[test]
+fn a_site_that_hides_is_reached_by_relay_alone() {
+    let mut meeting = Meeting::new(8, [NO_NAT, NO_NAT], BOTH);
+    let now = meeting.net.now;
+    meeting.net.gateways[A].endpoint.set_nat_config(now, NatConfig { direct: false, ..NatConfig::default() });
+    meeting.link();
+    let (took, from) = meeting.first_packet(B).expect("it arrives");
+    assert!(took <= millis(120), "{took:?}");
+    assert_eq!(from.ip(), meeting.net.sites[C].address.ip());
+    meeting.net.run_for(secs(30));
+    for (at, other) in [(A, B), (B, A)] {
+        let hidden = meeting.net.sites[other].address.ip();
+        assert!(meeting.net.gateways[at].sent.iter().all(|(.., to)| to.ip() != hidden), "{at} knows {other}");
     }
 }

@@ -111,10 +111,6 @@ impl Net {
         crate::world::wall(self.start, self.now)
     }
 
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.now - self.start
-    }
-
     /// Runs for this long.
     pub(crate) fn run_for(&mut self, time: Duration) {
         let until = self.now + time;

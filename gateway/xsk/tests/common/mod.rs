@@ -6,8 +6,8 @@ use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Runs `test` on a thread of its own in a network namespace of its own, which vanishes with the thread and whatever was
-/// opened in it. Without root the test is skipped, aloud, except in CI, where it fails.
+/// Runs `test` on a thread of its own in a network namespace of its own, which vanishes with the thread and whatever
+/// was opened in it. Without root the test is skipped, aloud, except in CI, where it fails.
 pub(crate) fn in_namespace(test: impl FnOnce() + Send) {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var("CI").is_err(), "this test needs root, and CI skips no test");

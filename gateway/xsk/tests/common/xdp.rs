@@ -1,5 +1,5 @@
-//! A program that redirects every packet to the AF_XDP socket of its queue, made of raw instructions, so that these tests
-//! need no compiler for BPF.
+//! A program that redirects every packet to the AF_XDP socket of its queue, made of raw instructions, so that these
+//! tests need no compiler for BPF.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 

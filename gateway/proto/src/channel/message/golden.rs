@@ -1,7 +1,7 @@
 //! The wire format, which must not change under a version, and what is refused of it.
 
 use super::candidates::Candidates;
-use super::introduction::{Introduction, Seek};
+use super::introduction::{Introduction, Seek, Stop};
 use super::probe::{PathProbe, Purpose, Seen};
 use super::relay::{Grant, RelayOffer, RelayRefusal};
 use super::{Body, Features, Hello, Message, WRITTEN_MAX};
@@ -58,12 +58,12 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (of(9, Body::CandidatesAnswer), "01850000 00000009"),
         (
-            of(10, Body::Seek(seek(false))),
+            of(10, Body::Seek(seek(None))),
             "01060000 0000000a 0c0020 abababababababababababababababababababababababababababababababab \
              090004 00000009 0a0002 0204 0b0007 01 c0000201 ca6c 0b0013 04 20010db8000000000000000000000001 ca6c",
         ),
         (
-            of(10, Body::Seek(seek(true))),
+            of(10, Body::Seek(seek(Some(Stop::Met)))),
             "01060000 0000000a 0c0020 abababababababababababababababababababababababababababababababab 0d0001 01 \
              090004 00000009 0a0002 0204 0b0007 01 c0000201 ca6c 0b0013 04 20010db8000000000000000000000001 ca6c",
         ),
@@ -116,7 +116,7 @@ fn every_message_has_its_golden_bytes_and_comes_back_from_them() {
 fn the_longest_message_fits_into_what_is_set_aside_for_it() {
     let address = "[2001:db8::1]:51820".parse().expect("an address");
     let list = [Candidate { kind: CandidateKind::Host, address }; CANDIDATES_MAX + 3];
-    let seek = Seek { key: [1; 32], stop: true, generation: 1, candidates: Candidates::new(NAT, &list) };
+    let seek = Seek { key: [1; 32], stop: Some(Stop::Dropped), generation: 1, candidates: Candidates::new(NAT, &list) };
     let message = Message { request: 1, body: Body::Seek(seek) };
     let mut out = [0; WRITTEN_MAX];
     let len = message.write(&mut out, 0);

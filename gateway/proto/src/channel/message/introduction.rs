@@ -5,13 +5,33 @@ use super::Malformed;
 use super::candidates::Candidates;
 use crate::KEY_LEN;
 
+/// Why a peer is sought no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stop {
+    /// There is a link to it. It may be told all the same where the sender is, when it seeks the sender.
+    Met = 1,
+    /// It is no peer any more, and is not to be told anything.
+    Dropped = 2,
+}
+
+impl Stop {
+    fn parse(fields: &Fields<'_>) -> Result<Self, Malformed> {
+        match fields.exactly(Field::Stop)? {
+            [1] => Ok(Self::Met),
+            [2] => Ok(Self::Dropped),
+            _ => Err(Malformed),
+        }
+    }
+}
+
 /// To an introducer: a peer is sought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seek {
     /// The peer's public key.
     pub(crate) key: [u8; KEY_LEN],
-    /// It is sought no more.
-    pub(crate) stop: bool,
+    /// Why it is sought no more.
+    pub(crate) stop: Option<Stop>,
     pub(crate) generation: u32,
     /// Where the seeker may be reached.
     pub(crate) candidates: Candidates,
@@ -20,8 +40,8 @@ pub(crate) struct Seek {
 impl Seek {
     pub(super) fn parse(fields: &Fields<'_>) -> Result<(Self, u32), Malformed> {
         let stop = match fields.has(Field::Stop) {
-            true => fields.exactly(Field::Stop)? == [1],
-            false => false,
+            true => Some(Stop::parse(fields)?),
+            false => None,
         };
         let (candidates, ignored) = Candidates::parse(fields)?;
         let key = fields.exactly(Field::Key)?;
@@ -30,8 +50,8 @@ impl Seek {
 
     pub(super) fn write(&self, fields: &mut Writer<'_>) {
         fields.put(Field::Key, &self.key);
-        if self.stop {
-            fields.put(Field::Stop, &[1]);
+        if let Some(stop) = self.stop {
+            fields.put(Field::Stop, &[stop as u8]);
         }
         fields.put(Field::Generation, &self.generation.to_be_bytes());
         self.candidates.write(fields);

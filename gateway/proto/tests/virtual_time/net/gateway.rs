@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use landbridge_proto::{
-    Alternates, ChannelConfig, DropReason, Endpoint, Event, KEY_LEN, PeerConfig, PeerId, Pending, Session, WallClock,
+    Alternates, ChannelConfig, DropReason, Endpoint, Event, KEY_LEN, PeerId, Pending, Session, WallClock,
 };
 
 use super::relay::Forwarder;
@@ -63,10 +63,6 @@ impl Gateway {
 
     pub(crate) fn public_key(&self) -> [u8; KEY_LEN] {
         self.endpoint.public_key().expect("a key was set")
-    }
-
-    pub(crate) fn add_peer(&mut self, now: Instant, other: &Self, config: PeerConfig) -> PeerId {
-        self.endpoint.add_peer(other.public_key(), config, now).expect("room for a peer")
     }
 
     pub(crate) fn peer(&self, other: &Self) -> PeerId {
@@ -246,15 +242,15 @@ impl Gateway {
     }
 
     /// It forgets everything but its key.
-    pub(crate) fn restart(&mut self, seed: u8) {
-        let (epoch, key) = (self.epoch, self.key);
-        *self = Self::new(epoch, seed);
-        self.endpoint.set_private_key(Some(key), epoch);
+    pub(crate) fn restart(&mut self, now: Instant, seed: u8) {
+        let key = self.key;
+        *self = Self::new(self.epoch, seed);
+        self.endpoint.set_private_key(Some(key), now);
         self.key = key;
     }
 
-    /// Datagrams of a type that it has sent for so long.
-    pub(crate) fn sent_within(&self, now: Instant, time: Duration, kind: u8) -> usize {
-        self.sent.iter().filter(|(at, k, _)| *k == kind && now.saturating_duration_since(*at) <= time).count()
+    /// Datagrams of a type that it has sent.
+    pub(crate) fn sent_of(&self, kind: u8) -> usize {
+        self.sent.iter().filter(|(_, sent, _)| *sent == kind).count()
     }
 }

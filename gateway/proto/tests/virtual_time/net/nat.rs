@@ -15,9 +15,12 @@ pub(crate) enum By {
     AddressAndPort,
 }
 
+/// What of a remote place counts: its address, its port.
+type Whom = (Option<IpAddr>, Option<u16>);
+
 impl By {
     /// What of a remote place counts.
-    fn of(self, remote: SocketAddr) -> (Option<IpAddr>, Option<u16>) {
+    fn of(self, remote: SocketAddr) -> Whom {
         match self {
             Self::Nothing => (None, None),
             Self::Address => (Some(remote.ip()), None),
@@ -50,7 +53,7 @@ struct Binding {
     port: u16,
     used: Instant,
     /// Where packets went, and when.
-    contacted: BTreeMap<(Option<IpAddr>, Option<u16>), Instant>,
+    contacted: BTreeMap<Whom, Instant>,
 }
 
 /// A box.
@@ -60,7 +63,7 @@ pub(crate) struct Nat {
     pub(crate) behaviour: Behaviour,
     /// Ports that a router forwards on request.
     pub(crate) forwarded: BTreeMap<u16, SocketAddr>,
-    bindings: BTreeMap<(SocketAddr, (Option<IpAddr>, Option<u16>)), Binding>,
+    bindings: BTreeMap<(SocketAddr, Whom), Binding>,
     rng: ChaCha20Rng,
 }
 
@@ -100,11 +103,6 @@ impl Nat {
     /// How many bindings there are.
     pub(crate) fn len(&self) -> usize {
         self.bindings.len()
-    }
-
-    /// Forgets everything, as a router does that is started again.
-    pub(crate) fn restart(&mut self) {
-        self.bindings.clear();
     }
 
     /// Boxes that map independently keep the port where they can, the others draw one.
