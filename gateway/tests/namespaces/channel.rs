@@ -27,7 +27,10 @@ fn gateways_know_of_each_other_by_the_first_handshake() {
     assert!(udp_sizes(&sites.a, &echo, 1..=10) <= 2);
     for gateway in [&left, &right] {
         let known = eventually("the peer's hello", SOON, || extensions(gateway));
-        assert_eq!((known.version, known.features.as_slice()), (1, &["source_ports".to_owned()][..]));
+        assert_eq!(
+            (known.version, known.features.as_slice()),
+            (1, &["source_ports".to_owned(), "paths".to_owned()][..])
+        );
         assert_eq!((known.ports_out, known.ports_in), (1, 1), "an idle link needs no more");
         assert!(gateway.status().drops.is_empty(), "{:?}", gateway.status().drops);
     }
