@@ -186,7 +186,7 @@ impl Wan for MemoryRing {
             let datagram = wire::parse(frame.data()).expect("the other lane writes sound frames");
             frame.truncate(datagram.payload.end);
             frame.advance(datagram.payload.start);
-            into.push(frame, Origin { remote: datagram.remote, local: Some(datagram.local) }, datagram.ecn);
+            into.push(frame, Origin { remote: datagram.remote, local: Some(datagram.local), slot: 0 }, datagram.ecn);
         }
         Ok(())
     }

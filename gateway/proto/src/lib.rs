@@ -42,7 +42,7 @@ pub use allowed_ips::{AllowedIps, Owner, Prefixes};
 pub use candidate::{Behaviour, Candidate, CandidateKind, Nat};
 pub use channel::{Alternates, ChannelConfig, ChannelCounters, Spread};
 pub use drop_reason::DropReason;
-pub use endpoint::{Endpoint, Event, NatConfig, PeerConfig, PeerUpdate, RelayEnd, Transmit, WallClock};
+pub use endpoint::{Endpoint, Event, NatConfig, PeerConfig, PeerUpdate, RelayEnd, SPRAY_SLOT, Transmit, WallClock};
 pub use path::{PathReason, PathView, PathsView, Tier};
 pub use pending::Pending;
 pub use replay::ReplayWindow;

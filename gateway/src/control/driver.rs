@@ -16,10 +16,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use landbridge_proto::{DropReason, Endpoint, PathReason, PeerId, ReceiverIndex, WallClock};
+use landbridge_proto::{DropReason, Endpoint, PathReason, PeerId, ReceiverIndex, SPRAY_SLOT, WallClock};
 
 use super::paths::{Ground, Network, Way};
 use super::sockets::{ControlSocket, Received};
+use super::spray::Sprays;
 use crate::datapath::lan_table::LanTable;
 use crate::datapath::report::{Command, ControlDatagram, Link, Report};
 use crate::datapath::tables::{PeerEntry, Published, Tables};
@@ -70,6 +71,12 @@ pub struct Driver<N> {
     pub ports: Vec<ControlSocket>,
     /// What STUN servers say of us.
     pub outlook: Outlook,
+    /// How many of those are configured; behind them are those that searches found.
+    pub(super) configured_ports: usize,
+    /// Grows when [`Driver::ports`] are others.
+    pub(super) ports_generation: u64,
+    /// Searches for NATs' ports.
+    pub sprays: Sprays,
     /// The steering program, with XDP.
     pub steer: Option<Steer>,
     /// Packets that the control task dropped, by reason.
@@ -106,6 +113,9 @@ impl<N: Network> Driver<N> {
             ground,
             socket,
             ports: Vec::new(),
+            configured_ports: 0,
+            ports_generation: 0,
+            sprays: Sprays::default(),
             outlook,
             steer: None,
             drops: [0; DropReason::COUNT],
@@ -190,6 +200,11 @@ impl<N: Network> Driver<N> {
         self.dirty = true;
     }
 
+    /// The next snapshot differs from the last.
+    pub(super) fn set_dirty(&mut self) {
+        self.dirty = true;
+    }
+
     /// Another control socket, after the listen port changed.
     pub fn set_socket(&mut self, socket: ControlSocket) {
         self.tables.listen_port = socket.port();
@@ -206,31 +221,14 @@ impl<N: Network> Driver<N> {
     pub(super) fn receive_at(&mut self, slot: usize, now: Instant, limit: usize) -> bool {
         let Self { endpoint, outlook, socket, ports, lanes, drops, .. } = self;
         let Some(socket) = std::iter::once(socket).chain(ports).nth(slot) else { return false };
-        for _ in 0..limit {
-            let wall = WallClock(SystemTime::now());
-            let result = socket.receive(|Received { remote, local, bytes }| {
-                let outcome = if bytes.first() == Some(&TRANSPORT_DATA) {
-                    to_lane(lanes, remote, local, bytes)
-                } else if stun::is_stun(bytes) {
-                    outlook.client.handle_datagram(now, slot as u8, remote, local, bytes)
-                } else {
-                    endpoint.handle_datagram(now, wall, remote, local, bytes)
-                };
-                if let Err(reason) = outcome {
-                    drops[reason as usize] += 1;
-                    tracing::trace!(%remote, reason = reason.label(), "dropped");
-                }
-            });
-            match result {
-                Ok(true) => {}
-                Ok(false) => return false,
-                Err(error) => {
-                    tracing::debug!(%error, "receiving on the control socket");
-                    return false;
-                }
-            }
-        }
-        true
+        let mut inbox = Inbox { endpoint, outlook, lanes, drops };
+        (0..limit).all(|_| inbox.read(socket, slot as u16, now))
+    }
+
+    /// Reads once from a socket of a search. True when more may wait.
+    pub(super) fn receive_from(&mut self, socket: &mut ControlSocket, slot: u16, now: Instant) -> bool {
+        let Self { endpoint, outlook, lanes, drops, .. } = self;
+        Inbox { endpoint, outlook, lanes, drops }.read(socket, slot, now)
     }
 
     /// Takes reports of the lanes. Returns whether more may wait, whether any peer was active, and why to end.
@@ -269,7 +267,8 @@ impl<N: Network> Driver<N> {
                     self.drops[reason as usize] += 1;
                 }
             }
-            Report::Channel { peer, remote, local, packet } => {
+            Report::Channel { peer, remote, local, slot, packet } => {
+                self.sprays.note_heard(peer, remote, slot);
                 if let Err(reason) = self.endpoint.handle_channel(now, peer, remote, local, &packet) {
                     self.drops[reason as usize] += 1;
                     tracing::trace!(peer = peer.slot, reason = reason.label(), "dropped on the control channel");
@@ -293,13 +292,47 @@ impl<N: Network> Driver<N> {
     }
 }
 
+/// Who takes what came to a socket.
+struct Inbox<'d> {
+    endpoint: &'d mut Endpoint,
+    outlook: &'d mut Outlook,
+    lanes: &'d [Link],
+    drops: &'d mut [u64; DropReason::COUNT],
+}
+
+impl Inbox<'_> {
+    /// Reads once. True when more may wait.
+    fn read(&mut self, socket: &mut ControlSocket, slot: u16, now: Instant) -> bool {
+        let wall = WallClock(SystemTime::now());
+        let result = socket.receive(|received| {
+            let Received { remote, local, bytes } = received;
+            let outcome = if bytes.first() == Some(&TRANSPORT_DATA) {
+                to_lane(self.lanes, received, slot)
+            } else if stun::is_stun(bytes) && slot < SPRAY_SLOT {
+                self.outlook.client.handle_datagram(now, slot as u8, remote, local, bytes)
+            } else {
+                self.endpoint.handle_datagram(now, wall, remote, local, bytes)
+            };
+            if let Err(reason) = outcome {
+                self.drops[reason as usize] += 1;
+                tracing::trace!(%remote, reason = reason.label(), "dropped");
+            }
+        });
+        result.unwrap_or_else(|error| {
+            tracing::debug!(%error, "receiving on the control socket");
+            false
+        })
+    }
+}
+
 /// Transport data that the kernel coalesced with other datagrams: any lane can open it; one flow stays with one lane.
-fn to_lane(lanes: &[Link], remote: SocketAddr, local: Option<IpAddr>, bytes: &[u8]) -> Result<(), DropReason> {
+fn to_lane(lanes: &[Link], received: Received<'_>, slot: u16) -> Result<(), DropReason> {
+    let Received { remote, local, bytes } = received;
     if lanes.is_empty() {
         return Err(DropReason::ControlQueueFull);
     }
     let lane = &lanes[usize::from(remote.port()) % lanes.len()];
-    let command = Command::Data { remote, local, bytes: bytes.into() };
+    let command = Command::Data { remote, local, slot, bytes: bytes.into() };
     lane.commands.push(command).map_err(|_| DropReason::ControlQueueFull)?;
     lane.lane.wake();
     Ok(())

@@ -28,6 +28,7 @@ pub mod rings;
 pub mod routing;
 pub mod sockets;
 pub mod source_ports;
+pub mod spray;
 pub mod tunnel;
 pub mod uapi;
 pub mod wan;
@@ -137,6 +138,10 @@ pub struct Control {
     datagrams: AsyncFd<OwnedFd>,
     /// That of the further source ports.
     source_ports: Option<AsyncFd<OwnedFd>>,
+    /// Which source ports that is.
+    ports_watched: u64,
+    /// The readiness of a search's sockets, and which search that is.
+    spray: (u64, Option<AsyncFd<OwnedFd>>),
     monitor: AsyncFd<Monitor>,
     /// News of the namespace that the tunnel interface was moved to.
     tunnel_monitor: Option<AsyncFd<Monitor>>,
@@ -185,6 +190,8 @@ impl Control {
             ask,
             datagrams,
             source_ports,
+            ports_watched: 0,
+            spray: (0, None),
             monitor: watch(Monitor::new()?)?,
             tunnel_monitor: None,
             news: News::default(),
@@ -241,6 +248,12 @@ impl Control {
                         guard.clear_ready();
                     }
                 }
+                ready = readable(self.spray.1.as_ref()) => {
+                    if let Ok(mut guard) = ready {
+                        guard.clear_ready();
+                    }
+                    self.driver.receive_spray(Instant::now());
+                }
                 ready = readable(self.candidates.fresh()) => {
                     if let Ok(mut guard) = ready {
                         // Another round comes when more waits: readiness is asked of the kernel again.
@@ -279,7 +292,8 @@ impl Control {
         }
         let due = self.tick_due.min(self.tunnel_due).min(self.refresh_due);
         let outlook = self.driver.outlook.poll_timeout();
-        [self.news_due, self.announce_due, self.following.due(), outlook, self.driver.endpoint.poll_timeout()]
+        let spray = self.driver.sprays.due();
+        [self.news_due, self.announce_due, self.following.due(), outlook, spray, self.driver.endpoint.poll_timeout()]
             .into_iter()
             .flatten()
             .fold(due, Instant::min)
@@ -332,8 +346,10 @@ impl Control {
             self.refresh_due = now + REFRESH;
             self.driver.refresh_neighbours();
         }
+        self.driver.run_sprays(now);
         self.driver.find_paths();
         self.driver.settle(now);
+        self.watch_sprays();
         None
     }
 

@@ -65,7 +65,14 @@ impl<N: Network> Driver<N> {
     /// Takes these, from the next snapshot on.
     pub fn set_source_ports(&mut self, sockets: Vec<ControlSocket>) {
         self.tables.source_ports = sockets.iter().map(ControlSocket::port).collect();
+        self.configured_ports = sockets.len();
         self.ports = sockets;
+    }
+
+    /// They are others from here on: what watches them has to be made again.
+    pub(super) fn note_ports(&mut self) {
+        self.ports_generation += 1;
+        self.set_dirty();
     }
 
     /// Reads what came to the further source ports. True when more may wait.

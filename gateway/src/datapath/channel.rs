@@ -35,8 +35,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let verdict = if !session.shared.admit_channel(now) {
             Some(DropReason::ChannelRate)
         } else {
-            let (remote, local, packet) = (origin.remote, origin.local, Box::from(frame.data()));
-            let told = self.has_room_for_datagrams() && self.report(Report::Channel { peer, remote, local, packet });
+            let (Origin { remote, local, slot }, packet) = (origin, Box::from(frame.data()));
+            let told =
+                self.has_room_for_datagrams() && self.report(Report::Channel { peer, remote, local, slot, packet });
             (!told).then_some(DropReason::ControlQueueFull)
         };
         match verdict {

@@ -144,7 +144,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let known = matches!(frame.data().first(), Some(1..=3));
         let verdict = match ArrayVec::try_from(frame.data()) {
             Ok(bytes) if known => {
-                let Origin { remote, local } = origin;
+                let Origin { remote, local, .. } = origin;
                 let datagram = ControlDatagram { remote, local, received: now, bytes };
                 let room = self.has_room_for_datagrams();
                 match room && self.report(Report::Datagram(datagram)) {
@@ -236,7 +236,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         if stays || told {
             return;
         }
-        let Origin { remote, local } = origin;
+        let Origin { remote, local, .. } = origin;
         if self.report(Report::Roamed { peer: entry.id, remote, local }) {
             self.roamed = Some((entry.id, remote, now));
         }

@@ -175,7 +175,7 @@ impl Landing {
         if self.offset == 0 {
             self.note(segment, end.div_ceil(segment));
         }
-        into.begin(Origin { remote, local }, ecn);
+        into.begin(Origin { remote, local, slot: 0 }, ecn);
         let (mut packets, first) = (0, self.offset);
         while self.offset < end && !into.is_full() {
             let len = segment.min(end - self.offset);

@@ -230,14 +230,18 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                     let replaced = self.wan.replace_socket(socket);
                     self.note_socket(replaced, now);
                 }
+                Command::Port { slot, socket } => {
+                    let added = self.wan.set_port(slot, socket);
+                    self.note_socket(added, now);
+                }
                 Command::WanRings { if_index, rings } => {
                     self.wan.replace_rings(&mut self.pool, if_index, rings);
                 }
                 Command::LanRings { if_index, rings } => {
                     self.lan.replace_rings(&mut self.pool, if_index, rings);
                 }
-                Command::Data { remote, local, bytes } => {
-                    self.take_forwarded(Origin { remote, local }, &bytes);
+                Command::Data { remote, local, slot, bytes } => {
+                    self.take_forwarded(Origin { remote, local, slot }, &bytes);
                 }
             }
         }

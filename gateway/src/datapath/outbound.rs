@@ -216,16 +216,19 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let Some(path) = &entry.path else { unreachable!("a run has a path") };
             let spread = entry.spread.as_deref();
             let mut bytes = 0;
-            let mut to = Outgoing { path, source_port: tables.listen_port, slot: 0, ecn: 0 };
+            let mut sent_by = 0;
+            let mut to = Outgoing { path, source_port: tables.source_port(path.slot), slot: path.slot, ecn: 0 };
             for (frame, note) in packets.by_ref().take(run.packets) {
                 bytes += frame.len() as u64;
-                if (note.slot, note.ecn) != (to.slot, to.ecn) {
-                    self.transmit_wan(to, spread);
-                    to = Outgoing { path, source_port: tables.source_port(note.slot), slot: note.slot, ecn: note.ecn };
+                if (note.slot, note.ecn) != (sent_by, to.ecn) {
+                    self.transmit_wan(to, spread, sent_by);
+                    sent_by = note.slot;
+                    let slot = if sent_by == 0 { path.slot } else { sent_by };
+                    to = Outgoing { path, source_port: tables.source_port(slot), slot, ecn: note.ecn };
                 }
                 self.out.push(frame);
             }
-            self.transmit_wan(to, spread);
+            self.transmit_wan(to, spread, sent_by);
             if entry.shared.sent(now, run.packets as u64, bytes, true)
                 && self.link.reports.push(Report::Active(peer)).is_err()
             {
@@ -237,11 +240,11 @@ impl<W: Wan, L: Lan> Lane<W, L> {
     }
 
     #[inline]
-    fn transmit_wan(&mut self, to: Outgoing<'_>, spread: Option<&Spread>) {
+    fn transmit_wan(&mut self, to: Outgoing<'_>, spread: Option<&Spread>, sent_by: u8) {
         if !self.out.is_empty() {
             let packets = self.out.len();
             if let Some(spread) = spread {
-                spread.note_sent(to.slot, packets as u64);
+                spread.note_sent(sent_by, packets as u64);
             }
             self.wan.transmit(&mut self.pool, &mut self.out, to, &self.stats);
             self.stages.end(Stage::WanTransmit, packets);

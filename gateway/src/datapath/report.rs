@@ -49,6 +49,8 @@ pub enum Report {
         remote: SocketAddr,
         /// The address of ours it came to.
         local: Option<IpAddr>,
+        /// Place of the source port that it came to, as in [`Command::Data`].
+        slot: u16,
         /// The inner packet. Such packets are few, so that each may be allocated for.
         packet: Box<[u8]>,
     },
@@ -84,8 +86,17 @@ pub enum Command {
         remote: SocketAddr,
         /// The address of ours it came to.
         local: Option<IpAddr>,
+        /// Place of the source port that it came to.
+        slot: u16,
         /// The datagram.
         bytes: Box<[u8]>,
+    },
+    /// Send by this socket what leaves from a source port at this place.
+    Port {
+        /// The place, from 1 on.
+        slot: u8,
+        /// Its socket.
+        socket: std::net::UdpSocket,
     },
     /// Use this kernel socket from here on (the listen port changed); the one in use is closed.
     Socket(std::net::UdpSocket),

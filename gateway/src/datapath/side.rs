@@ -25,6 +25,8 @@ pub struct Origin {
     pub remote: SocketAddr,
     /// Our address, where the backend knows it.
     pub local: Option<IpAddr>,
+    /// Place of the source port that it came to; 0 where that is the listen port or does not matter.
+    pub slot: u16,
 }
 
 /// Consecutive datagrams that came from one place in one way.
@@ -150,6 +152,14 @@ pub trait Wan {
     /// # Errors
     /// What the kernel said of the socket; the side goes on with the one it had.
     fn replace_socket(&mut self, socket: std::net::UdpSocket) -> io::Result<()>;
+
+    /// Sends by this socket what leaves from the source port at a place; a side without sockets lets go of it.
+    ///
+    /// # Errors
+    /// What the kernel said of the socket; the side goes on with what it had.
+    fn set_port(&mut self, _slot: u8, _socket: std::net::UdpSocket) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Closes the rings of an interface and uses others in their place; a side without rings lets go of them.
     fn replace_rings(&mut self, _pool: &mut Pool, _if_index: u32, _rings: Vec<WanXdp>) {}

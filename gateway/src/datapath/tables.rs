@@ -153,6 +153,9 @@ pub struct Path {
     pub local: Option<IpAddr>,
     /// The interface to leave by although the routes prefer another: that of our address. `None` leaves it to the routes.
     pub if_index: Option<u32>,
+    /// The place of the source port that it has to be sent from where nothing is said of source ports: 0, or one that a search
+    /// for a NAT's port found.
+    pub slot: u8,
     /// How to reach it past the kernel; `None` while the neighbour is unresolved or the route leads elsewhere: then the
     /// kernel's socket is used.
     pub wire: Option<Wire>,
@@ -163,7 +166,7 @@ impl Path {
     #[must_use]
     pub fn new(remote: SocketAddr, local: Option<IpAddr>, if_index: Option<u32>, wire: Option<Wire>) -> Self {
         let headers = wire.as_ref().and_then(|wire| HeaderTemplate::new(wire, remote));
-        Self { headers, remote, local, if_index, wire }
+        Self { headers, remote, local, if_index, slot: 0, wire }
     }
 
     /// What stands before packets that go past the kernel.

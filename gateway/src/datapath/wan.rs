@@ -117,6 +117,23 @@ impl Wan for WanSide {
         }
     }
 
+    fn set_port(&mut self, slot: u8, socket: UdpSocket) -> io::Result<()> {
+        // A lane without sockets sends nothing by them.
+        if self.socket.is_none() {
+            return Ok(());
+        }
+        let place = usize::from(slot).saturating_sub(1);
+        let after_last = place == self.ports.len();
+        match self.ports.get_mut(place) {
+            Some(used) => used.replace(socket),
+            None if after_last => {
+                self.ports.push(WanUdp::new(socket)?);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
     fn replace_rings(&mut self, pool: &mut Pool, if_index: u32, rings: Vec<WanXdp>) {
         self.rings.replace(pool, if_index, rings);
     }

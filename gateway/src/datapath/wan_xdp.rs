@@ -53,7 +53,7 @@ impl WanXdp {
                         stats.wan_xdp_rx_bytes.add(datagram.ip_len as u64);
                         frame.truncate(datagram.payload.end);
                         frame.advance(datagram.payload.start);
-                        let origin = Origin { remote: datagram.remote, local: Some(datagram.local) };
+                        let origin = Origin { remote: datagram.remote, local: Some(datagram.local), slot: 0 };
                         into.push(frame, origin, datagram.ecn);
                     }
                     Err(reason) => {

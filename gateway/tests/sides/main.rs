@@ -263,7 +263,7 @@ fn a_new_socket_forgets_nothing_that_the_last_one_brought() {
         let mut few = Datagrams::default();
         for _ in 0..BURST - 3 {
             let frame = side.frame(&[]);
-            few.push(frame, Origin { remote: (OURS.parse::<IpAddr>().unwrap(), 1).into(), local: None }, 0);
+            few.push(frame, Origin { remote: (OURS.parse::<IpAddr>().unwrap(), 1).into(), local: None, slot: 0 }, 0);
         }
         side.wan.receive(&mut side.pool, &mut few, &side.stats).unwrap();
         let mut received: Vec<Vec<u8>> = few.frames.drain(BURST - 3..).map(|frame| frame.data().to_vec()).collect();

@@ -89,13 +89,12 @@ impl<N: Network> Driver<N> {
                 tracing::debug!(peer = peer.slot, ?mtu, "path MTU");
                 self.change_entry(peer, |entry| entry.mtu = mtu.map_or(MTU_UNKNOWN, u32::from));
             }
+            Event::SprayWanted { peer, remote, sockets } => self.begin_spray(peer, remote, sockets, Instant::now()),
+            Event::SprayEnded { peer, keep } => self.end_spray(peer, keep),
             // Without a relay's ports and without sockets for a search there is nothing to follow from these.
-            Event::RelayAllocate { .. }
-            | Event::RelayBound { .. }
-            | Event::RelayFreed { .. }
-            | Event::SprayWanted { .. }
-            | Event::SprayEnded { .. } => {}
+            Event::RelayAllocate { .. } | Event::RelayBound { .. } | Event::RelayFreed { .. } => {}
             Event::PeerRemoved { peer } => {
+                self.forget_sprays_of(peer);
                 self.peers.remove(&peer);
                 self.stale.remove(&peer);
                 self.unresolved.remove(&peer);
@@ -189,10 +188,11 @@ impl<N: Network> Driver<N> {
         if is_probe && local.is_some() && by.local != local {
             return self.drops[DropReason::NoEndpoint as usize] += 1;
         }
-        let socket = match slot {
+        let kept = peer.map_or(0, |peer| self.sprays.slot_of(peer, remote));
+        let socket = self.sprays.socket(peer, remote, slot).or_else(|| match slot.max(u16::from(kept)) {
             0 => Some(&self.socket),
             beside => self.ports.get(usize::from(beside) - 1),
-        };
+        });
         if let Some(Err(error)) = socket.map(|socket| socket.send_by(remote, by, bytes, dont_fragment)) {
             self.drops[DropReason::WanError as usize] += 1;
             tracing::debug!(%remote, %error, "sending a message of the protocol");

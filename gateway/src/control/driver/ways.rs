@@ -21,6 +21,11 @@ impl<N: Network> Driver<N> {
         self.stale.extend(self.peers.iter().filter(|(_, state)| state.endpoint.is_some()).map(|(id, _)| *id));
     }
 
+    /// A peer's path may have changed.
+    pub fn doubt_path(&mut self, peer: PeerId) {
+        self.stale.insert(peer);
+    }
+
     /// Neighbours may have changed: only paths whose next hop has another Ethernet address than they use are doubted, as
     /// the kernel tells of every state that any neighbour passes through.
     pub fn doubt_next_hops(&mut self) {
@@ -61,7 +66,10 @@ impl<N: Network> Driver<N> {
         self.stale.remove(&peer);
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Some((remote, local)) = state.endpoint else { return };
-        let way = paths::find(&mut self.network, &self.ground, remote, local);
+        let mut way = paths::find(&mut self.network, &self.ground, remote, local);
+        if let Some(path) = &mut way.path {
+            path.slot = self.sprays.slot_of(peer, remote);
+        }
         if state.way.as_ref() == Some(&way) {
             return;
         }

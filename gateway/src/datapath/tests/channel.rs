@@ -165,12 +165,12 @@ fn packets_from_a_peers_other_ports_are_counted_and_are_no_roaming() {
     change(&pair.east, |_, entry| entry.alternates = Some(Arc::clone(&alternates)));
     for remote in places {
         let datagrams = pair.west_seals(&eastward(0..5));
-        assert_eq!(pair.east.receive(&datagrams, Origin { remote, local: None }, pair.now).len(), 5);
+        assert_eq!(pair.east.receive(&datagrams, Origin { remote, local: None, slot: 0 }, pair.now).len(), 5);
     }
     let roamed = |reports: Vec<Report>| reports.iter().any(|report| matches!(report, Report::Roamed { .. }));
     assert!(!roamed(pair.east.reports()));
     assert_eq!([0, 1, 2, 3].map(|slot| alternates.received(slot)), [5, 5, 10, 0]);
     let datagrams = pair.west_seals(&eastward(0..5));
-    pair.east.receive(&datagrams, Origin { remote: unknown, local: None }, pair.now);
+    pair.east.receive(&datagrams, Origin { remote: unknown, local: None, slot: 0 }, pair.now);
     assert!(roamed(pair.east.reports()), "another port is");
 }

@@ -115,7 +115,7 @@ fn site(session: &Arc<Session>, peers_net: u8, address: &str, remote: &str) -> S
     let frames = pool.free();
     let link = link();
     let lane = Lane::alone(MemoryWan::default(), MemoryLan::default(), pool, Arc::clone(&published), link.clone());
-    let origin = Origin { remote: address.parse().expect("an address"), local: None };
+    let origin = Origin { remote: address.parse().expect("an address"), local: None, slot: 0 };
     let shared = Arc::clone(&session.shared);
     Site { lane, published, session: Arc::clone(session), shared, origin, frames, link }
 }

@@ -105,7 +105,7 @@ fn the_first_authentic_packet_confirms_and_marks_active_once() {
 #[test]
 fn roaming_is_reported_once_and_only_for_what_is_new_and_authentic() {
     let mut pair = Pair::new();
-    let elsewhere = Origin { remote: "203.0.113.9:4000".parse().expect("an address"), local: None };
+    let elsewhere = Origin { remote: "203.0.113.9:4000".parse().expect("an address"), local: None, slot: 0 };
     let datagrams = pair.west_seals(&eastward(0..20));
     let roamed =
         |reports: Vec<Report>| reports.into_iter().filter(|report| matches!(report, Report::Roamed { .. })).count();
@@ -128,8 +128,8 @@ fn data_that_came_by_the_control_tasks_socket_is_opened_like_any_other() {
     let mut pair = Pair::new();
     let packets = eastward(0..3);
     for datagram in pair.west_seals(&packets) {
-        let Origin { remote, local } = pair.west.origin;
-        pair.east.command(Command::Data { remote, local, bytes: datagram.into() });
+        let Origin { remote, local, .. } = pair.west.origin;
+        pair.east.command(Command::Data { remote, local, slot: 0, bytes: datagram.into() });
     }
     assert_eq!(pair.east_opens(&[]), packets);
     pair.assert_all_frames_are_home();
@@ -167,8 +167,8 @@ fn forwarded_data_beyond_a_burst_is_dropped_while_no_job_is_free() {
     let datagrams = pair.west_seals(&packets);
     let jobs = all_jobs(&mut pair.east);
     for datagram in datagrams {
-        let Origin { remote, local } = pair.west.origin;
-        pair.east.command(Command::Data { remote, local, bytes: datagram.into() });
+        let Origin { remote, local, .. } = pair.west.origin;
+        pair.east.command(Command::Data { remote, local, slot: 0, bytes: datagram.into() });
     }
     assert!(pair.east_opens(&[]).is_empty());
     assert_eq!(pair.east.drops(), vec![(DropReason::ControlQueueFull, 200 - BURST as u64)]);
@@ -181,8 +181,8 @@ fn forwarded_data_beyond_a_burst_is_dropped_while_no_job_is_free() {
 fn many_forwarded_datagrams_take_one_job() {
     let mut pair = Pair::new();
     for datagram in pair.west_seals(&eastward(0..40)) {
-        let Origin { remote, local } = pair.west.origin;
-        pair.east.command(Command::Data { remote, local, bytes: datagram.into() });
+        let Origin { remote, local, .. } = pair.west.origin;
+        pair.east.command(Command::Data { remote, local, slot: 0, bytes: datagram.into() });
     }
     assert_eq!(pair.east_opens(&[]).len(), 40);
     assert_eq!(pair.east.lane.stats().jobs_own.value(), 1);

@@ -118,9 +118,9 @@ impl Gateway {
     fn receive(&mut self, now: Instant, wall: WallClock, from: SocketAddr, by_lane: bool, bytes: &[u8]) {
         if by_lane {
             let frame = self.frame(bytes);
-            self.lane.wan().arrived.push_back((frame, Origin { remote: from, local: None }));
+            self.lane.wan().arrived.push_back((frame, Origin { remote: from, local: None, slot: 0 }));
         } else if bytes[0] == TRANSPORT_DATA {
-            let command = Command::Data { remote: from, local: None, bytes: bytes.into() };
+            let command = Command::Data { remote: from, local: None, slot: 0, bytes: bytes.into() };
             self.link.commands.push(command).expect("room for a command");
         } else if let Err(reason) = self.endpoint.handle_datagram(now, wall, from, None, bytes) {
             self.refused.push(reason);
@@ -170,7 +170,7 @@ impl Gateway {
                         self.refused.push(reason);
                     }
                 }
-                Report::Channel { peer, remote, local, packet } => {
+                Report::Channel { peer, remote, local, packet, .. } => {
                     if let Err(reason) = self.endpoint.handle_channel(now, peer, remote, local, &packet) {
                         self.refused.push(reason);
                     }
