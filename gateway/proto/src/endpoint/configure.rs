@@ -106,8 +106,9 @@ impl Endpoint {
         if let Some(remote) = update.endpoint {
             self.configure_endpoint(id, remote, now);
         }
-        if let (Some(direct), Some(peer)) = (update.direct, self.peers.get_mut(id)) {
-            peer.direct = direct;
+        if let (Some(direct), Some(peer)) = (update.direct, self.peers.get_mut(id))
+            && std::mem::replace(&mut peer.direct, direct) != direct
+        {
             self.meeting_terms(now, id);
         }
         if let Some(interval) = update.persistent_keepalive {

@@ -25,6 +25,8 @@ const REACH_MAX: usize = 8;
 /// Between two such attempts; doubled each time.
 const REACH_EVERY: Duration = Duration::from_secs(100);
 const REACH_DOUBLINGS: u32 = 4;
+/// Between any two, also when there is a new reason.
+const REACH_SPACING: Duration = Duration::from_secs(5);
 
 /// What a peer offers to those that it seeks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +65,18 @@ pub(super) struct Meeting {
     pub(super) relaying: Relaying,
     /// Introducers and relays to which the link has come to its end.
     lapsed: BTreeSet<PeerId>,
-    /// When peers are tried that may be introducers, and how often that was done.
-    reach: Option<(Instant, u32)>,
+    /// When peers are tried next that may be introducers.
+    reach: Reach,
     due: Option<Instant>,
+}
+
+/// How peers are tried of which it is not known whether they are introducers.
+#[derive(Debug, Default)]
+struct Reach {
+    due: Option<Instant>,
+    last: Option<Instant>,
+    /// How often, for the same reason.
+    times: u32,
 }
 
 impl Meeting {
@@ -87,8 +98,10 @@ impl Endpoint {
             self.meeting.seeker.seek(now, id);
         }
         self.meeting.relaying.seeker.seek(now, id);
-        // Whoever can be asked is to be linked at once.
-        self.meeting.reach = None;
+        // Whoever can be asked is to be linked soon.
+        let earliest = self.meeting.reach.last.map_or(now, |last| last + REACH_SPACING);
+        self.meeting.reach.due = self.meeting.reach.due.map(|due| due.min(earliest));
+        self.meeting.reach.times = 0;
         self.arm_meeting(now);
     }
 
@@ -196,26 +209,32 @@ impl Endpoint {
 
     pub(super) fn arm_meeting(&mut self, now: Instant) {
         let meeting = &self.meeting;
-        let reach = self.lacks_desks().then(|| meeting.reach.map_or(now, |(at, _)| at));
+        let reach = self.lacks_desks().then(|| meeting.reach.due.unwrap_or(now));
         let due = [meeting.seeker.due(now), meeting.registry.due(), meeting.relaying.due(now), reach];
         // A moment later, so that what is due once is not due for ever.
         self.meeting.due = due.into_iter().flatten().min().map(|due| due.max(now + Duration::from_millis(1)));
     }
 
-    /// Whether peers are sought, and there is nobody to ask. Without candidates of our own nobody could find us either.
+    /// Whether peers are sought, and there are few to ask. Without candidates of our own nobody could find us either.
     fn lacks_desks(&self) -> bool {
         let (seeker, relays) = (&self.meeting.seeker, &self.meeting.relaying.seeker);
-        self.place.generation > 0 && !relays.is_idle() && !seeker.has_desk() && !relays.has_desk()
+        self.place.generation > 0 && !relays.is_idle() && !(seeker.has_desks() && relays.has_desks())
     }
 
-    /// Nobody is there to ask for a peer without a place: peers whose place is known may be introducers or relays.
+    /// Few are there to ask for a peer without a place: peers whose place is known may be introducers or relays.
     fn reach_out(&mut self, now: Instant) {
-        let (due, times) = self.meeting.reach.unwrap_or((now, 0));
-        if due > now || !self.lacks_desks() {
+        if self.meeting.reach.due.is_some_and(|due| due > now) || !self.lacks_desks() {
             return;
         }
-        self.meeting.reach = Some((now + REACH_EVERY * 2_u32.pow(times.min(REACH_DOUBLINGS)), times + 1));
-        let has_no_place = |id: PeerId| self.peers.get(id).is_some_and(|peer| peer.endpoint.is_none());
+        let reach = &mut self.meeting.reach;
+        reach.due = Some(now + REACH_EVERY * 2_u32.pow(reach.times.min(REACH_DOUBLINGS)));
+        reach.last = Some(now);
+        reach.times += 1;
+        // One that only relays lead to is as good as lost should they die.
+        let has_no_place = |id: PeerId| {
+            let place = self.peers.get(id).and_then(|peer| peer.endpoint);
+            place.is_none_or(|place| self.is_relayed_place(id, place))
+        };
         let lacks_place = self.meeting.relaying.seeker.sought().any(has_no_place);
         let may_introduce = |id: &PeerId| {
             self.peers.get(*id).is_some_and(|peer| {

@@ -131,7 +131,11 @@ impl Seeker {
 
     /// There is a link to this introducer or relay, which has forgotten what it was told if it `restarted`.
     pub(crate) fn opened(&mut self, now: Instant, desk: PeerId, key: [u8; KEY_LEN], restarted: bool) {
-        if self.desks.contains_key(&desk) {
+        if let Some(place) = self.desks.get_mut(&desk) {
+            if place.off_until.take().is_some() {
+                // It answers after all.
+                self.arrange(now);
+            }
             if restarted {
                 self.rest_again(desk);
                 self.again(now, desk);
@@ -177,9 +181,9 @@ impl Seeker {
         self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer))
     }
 
-    /// Whether there is a desk that was not silent of late.
-    pub(crate) fn has_desk(&self) -> bool {
-        self.taken().next().is_some()
+    /// Whether there are as many desks as are used at a time.
+    pub(crate) fn has_desks(&self) -> bool {
+        self.taken().count() >= self.desks_max
     }
 
     /// This desk is to be told again that the peer is sought.

@@ -267,3 +267,59 @@ fn a_site_that_hides_is_reached_by_relay_alone() {
         assert!(meeting.net.gateways[at].sent.iter().all(|(.., to)| to.ip() != hidden), "{at} knows {other}");
     }
 }
+
+/// Sites with a second common gateway.
+fn with_two_common(before: [Before; 2], common: NatConfig) -> (Meeting, usize) {
+    let mut meeting = Meeting::new(9, before, common);
+    let second = meeting.net.add_gateway(INTERNET, [192, 0, 2, 2]);
+    let now = meeting.net.now;
+    meeting.net.gateways[second].endpoint.set_nat_config(now, common);
+    for at in [A, B] {
+        meeting.net.link(at, second);
+    }
+    (meeting, second)
+}
+
+#[test]
+fn an_introducer_that_dies_is_replaced_by_another() {
+    for at in [0, 1] {
+        let (mut meeting, second) = with_two_common([Some(PORT_RESTRICTED); 2], INTRODUCER);
+        let both = [C, second];
+        meeting.net.sites[both[at]].cut = true;
+        let linked = |net: &Net| [A, B].iter().all(|site| net.is_linked(*site, both[1 - at]));
+        meeting.net.run_until(secs(10), linked).expect("both are tried");
+        let (took, _) = meeting.first_packet(A).expect("it arrives");
+        assert!(took <= millis(120), "{took:?}");
+    }
+}
+
+#[test]
+fn a_link_that_is_relayed_has_a_second_relay_to_stand_by() {
+    let (mut meeting, second) = with_two_common([Some(SYMMETRIC); 2], BOTH);
+    meeting.link();
+    meeting.first_packet(A).expect("it arrives");
+    meeting.net.run_for(secs(5));
+    let standing = |net: &Net| [C, second].iter().all(|at| net.gateways[*at].forwarder.len() == 1);
+    meeting.net.run_until(secs(10), standing).expect("both relays stand by");
+}
+
+#[test]
+fn allocations_last_as_long_as_both_ends_and_are_made_again_after_a_relay_restarts() {
+    let mut meeting = Meeting::new(10, [Some(SYMMETRIC); 2], RELAY);
+    meeting.link();
+    meeting.first_packet(A).expect("it arrives");
+    meeting.net.run_for(secs(100));
+    assert_eq!(meeting.net.gateways[C].forwarder.len(), 1, "it is bound again and again");
+    let now = meeting.net.now;
+    meeting.net.gateways[C].restart(now, 99);
+    meeting.net.gateways[C].endpoint.set_nat_config(now, RELAY);
+    for at in [A, B] {
+        meeting.net.acquaint(C, at, PeerConfig::default());
+    }
+    assert_eq!(meeting.net.gateways[C].forwarder.len(), 0);
+    let again = meeting.net.run_until(secs(60), |net| net.gateways[C].forwarder.len() == 1);
+    assert!(again.is_some_and(|took| took < secs(40)), "{again:?}");
+    meeting.net.sites[B].cut = true;
+    let freed = meeting.net.run_until(secs(120), |net| net.gateways[C].forwarder.len() == 0);
+    assert!(freed.is_some_and(|took| took < secs(65)), "{freed:?}");
+}
