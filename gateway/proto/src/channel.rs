@@ -94,6 +94,8 @@ pub struct ChannelCounters {
     pub ports_lost: u64,
     /// Candidates of peers that were refused.
     pub candidates_refused: u64,
+    /// Changes of the path in use.
+    pub path_changes: u64,
 }
 
 /// A message to seal.

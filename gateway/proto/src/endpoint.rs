@@ -31,6 +31,7 @@ use crate::cookie::{CookieMaker, MacKeys};
 use crate::indices::Indices;
 use crate::message::{DataHeader, INITIATION_LEN, TAG_LEN};
 use crate::noise::Identity;
+use crate::path::PathReason;
 use crate::peer_table::PeerTable;
 use crate::rate_limit::{LoadMeter, SourceLimit};
 use crate::timer::Timers;
@@ -143,7 +144,7 @@ impl Endpoint {
     }
 
     /// The peer was heard from another place, or is to be reached there.
-    fn move_peer(&mut self, id: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
+    fn move_peer(&mut self, id: PeerId, now: Instant, remote: SocketAddr, local: Option<IpAddr>, reason: PathReason) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.endpoint == Some(remote) && peer.local == local {
             return;
@@ -155,13 +156,14 @@ impl Endpoint {
             self.meeting_moved(id);
             self.channel_moved(id, moved.map(|moved| moved.ip()) != Some(remote.ip()));
         }
+        self.paths_moved(id, now, remote, local, reason);
     }
 
     /// Lets the kernel choose our address again, as the way to the peer seems to be broken.
-    fn forget_local(&mut self, id: PeerId) {
+    fn forget_local(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get(id) else { return };
         if let (Some(remote), Some(_)) = (peer.endpoint, peer.local) {
-            self.move_peer(id, remote, None);
+            self.move_peer(id, now, remote, None, PathReason::Roamed);
         }
     }
 }

@@ -88,6 +88,10 @@ pub(crate) struct Peer {
     pub(crate) paths: Option<Box<Paths>>,
     /// Whether it may be reached where it is, and may see where we are; `None`: as for all.
     pub(crate) direct: Option<bool>,
+    /// The endpoint that the configuration says.
+    pub(crate) configured: Option<SocketAddr>,
+    /// The largest inner packet that its path is known to carry, as lanes were told.
+    pub(crate) mtu: Option<u16>,
     cookie: Option<(Cookie, Instant)>,
     last_mac1: Option<[u8; MAC_LEN]>,
     pub(crate) last_handshake: Option<SystemTime>,
@@ -115,6 +119,8 @@ impl Peer {
             channel: Some(Box::new(PeerChannel::new(&public_key))),
             paths: None,
             direct: None,
+            configured: None,
+            mtu: None,
             cookie: None,
             last_mac1: None,
             last_handshake: None,

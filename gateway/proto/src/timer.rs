@@ -17,6 +17,8 @@ pub(crate) enum Timer {
     PersistentKeepalive,
     /// Something of the control channel.
     Channel,
+    /// Something of the ways to the peer.
+    Paths,
     /// What the peer is to be told until it answers.
     Errands,
     /// Initiations to every place where the peer may be.

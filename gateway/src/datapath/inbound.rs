@@ -42,7 +42,17 @@ struct Account {
     packets: u64,
     bytes: u64,
     data: bool,
+    /// Whether there was anything but messages of the control channel: those say themselves where they came from.
+    roams: bool,
     ecn: u8,
+}
+
+/// What a packet was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Was {
+    Data,
+    Keepalive,
+    Channel,
 }
 
 /// What is known of the peer that a run's packets came from.
@@ -184,7 +194,9 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                 account.packets += 1;
                 account.bytes += frame.len() as u64;
                 account.ecn = note.ecn;
-                account.data |= self.deliver(frame, note.ecn, (session, origin), &mut sender, tables, now);
+                let was = self.deliver(frame, note.ecn, (session, origin), &mut sender, tables, now);
+                account.data |= was == Was::Data;
+                account.roams |= was != Was::Channel;
             }
             if kept != 0 {
                 self.account(session, origin, &account, newest, tables, now);
@@ -216,12 +228,12 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
         let Some(entry) = tables.peer(session.peer) else { return };
         if let Some(alternates) = &entry.alternates
-            && let Some(slot) = slot_of(alternates, entry, origin.remote)
+            && let Some(slot) = slot_of(alternates, entry, origin)
         {
             alternates.note_received(slot, account.packets);
             return;
         }
-        if newest {
+        if newest && account.roams {
             self.notice_roaming(entry, origin, now);
         }
     }
@@ -242,7 +254,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         }
     }
 
-    /// Step 7; true when the packet was data: no keepalive, and nothing of the control channel.
+    /// Step 7.
     fn deliver(
         &mut self,
         mut frame: Frame,
@@ -251,17 +263,17 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         sender: &mut Sender,
         tables: &Tables,
         now: Instant,
-    ) -> bool {
+    ) -> Was {
         frame.advance(TransportHeader::LEN);
         frame.truncate(frame.len() - TAG_LEN);
         if frame.is_empty() {
             self.pool.put(frame);
             self.stats.keepalives_received.add(1);
-            return false;
+            return Was::Keepalive;
         }
         if channel::is_link_local(frame.data()) && channel::is_ours(frame.data(), session.peer, tables) {
             self.pass_to_channel(frame, session, origin, now);
-            return false;
+            return Was::Channel;
         }
         match accept(&mut frame, ecn, session.peer, &mut sender.accepted, tables) {
             Ok(()) => {
@@ -275,7 +287,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             }
             Err(reason) => self.drop_frame(frame, reason),
         }
-        true
+        Was::Data
     }
 
     fn transmit_lan(&mut self, table: &LanTable) {
@@ -368,12 +380,15 @@ fn admit<'a>(
     }
 }
 
-/// The place among the peer's source ports that packets came from: 0 where the peer is reached.
+/// The place among the peer's source ports and paths that packets came from: 0 where the peer is reached.
 #[inline]
-fn slot_of(alternates: &Alternates, entry: &tables::PeerEntry, remote: SocketAddr) -> Option<u8> {
+fn slot_of(alternates: &Alternates, entry: &tables::PeerEntry, origin: Origin) -> Option<u8> {
+    let is_it = |path: &tables::Path| {
+        path.remote == origin.remote && (path.local.is_none() || origin.local.is_none() || path.local == origin.local)
+    };
     match &entry.path {
-        Some(path) if path.remote == remote => Some(0),
-        _ => alternates.slot_of(remote),
+        Some(path) if is_it(path) => Some(0),
+        _ => alternates.slot_of(origin.remote, origin.local),
     }
 }
 

@@ -4,31 +4,37 @@
 //! that packets from these ports are no roaming. Never does: accept another address than the peer's own, or keep a port
 //! that is not probed any more.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::SOURCE_PORTS_MAX;
-use super::spread::SlotCounts;
+use super::{SOURCE_PORTS_MAX, SPREAD_SLOTS};
+use crate::path::PLACES;
 
 /// A port that was not probed for so long is forgotten: its sender probes it every two seconds while it is in use.
 pub(crate) const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 /// Between two questions to a peer about a port that it did not announce.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The ports, as lanes look them up. Packets are counted by port, which the peer learns by its next probe.
+/// Packets by the place that they came from: the peer's source ports (place 0 is the endpoint), and paths beside the one in
+/// use.
+type PlaceCounts = Arc<[AtomicU64; SPREAD_SLOTS + PLACES]>;
+
+/// The ports, as lanes look them up, and the places of the paths beside the one in use. Packets are counted by port, which
+/// the peer learns by its next probe, and by path, from which it is known which of them deliver.
 #[derive(Debug)]
 pub struct Alternates {
-    places: Vec<(SocketAddr, u8)>,
-    received: SlotCounts,
+    places: Vec<(SocketAddr, Option<IpAddr>, u8)>,
+    received: PlaceCounts,
 }
 
 impl Alternates {
     /// These ports, with counts of their own: for tests and benches of lanes.
     #[must_use]
     pub fn at(places: Vec<(SocketAddr, u8)>) -> Self {
-        Self { places, received: Arc::default() }
+        let places = places.into_iter().map(|(remote, slot)| (remote, None, slot)).collect();
+        Self { places, received: counts() }
     }
 
     /// Packets that came from the port at a place.
@@ -37,11 +43,14 @@ impl Alternates {
         self.received.get(usize::from(slot)).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// The place of a port, when it is one of the peer's.
+    /// The place of a port, when it is one of the peer's. `local`: the address of ours that it sent to.
     #[inline]
     #[must_use]
-    pub fn slot_of(&self, remote: SocketAddr) -> Option<u8> {
-        self.places.iter().find(|(place, _)| *place == remote).map(|(_, slot)| *slot)
+    pub fn slot_of(&self, remote: SocketAddr, local: Option<IpAddr>) -> Option<u8> {
+        let is_it = |(place, ours, _): &&(SocketAddr, Option<IpAddr>, u8)| {
+            *place == remote && (ours.is_none() || local.is_none() || *ours == local)
+        };
+        self.places.iter().find(is_it).map(|(.., slot)| *slot)
     }
 
     /// Notes packets that came from a port; place 0 is the endpoint itself.
@@ -81,8 +90,10 @@ struct Place {
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     places: Vec<Place>,
+    /// Paths beside the one in use; `None` for a peer that takes no part in proving them.
+    paths: Option<Vec<(SocketAddr, Option<IpAddr>, u8)>>,
     /// Counts, from the first probe on.
-    received: Option<SlotCounts>,
+    received: Option<PlaceCounts>,
     asked: Option<Instant>,
 }
 
@@ -92,7 +103,12 @@ impl Heard {
         if remote.ip() != endpoint.ip() {
             return Probed::Refused;
         }
-        let packets = match self.received.get_or_insert_default().get(usize::from(slot)) {
+        let packets = match self
+            .received
+            .get_or_insert_with(counts)
+            .get(..SPREAD_SLOTS)
+            .and_then(|counts| counts.get(usize::from(slot)))
+        {
             Some(count) => count.load(Ordering::Relaxed),
             None => return Probed::Refused,
         };
@@ -155,12 +171,31 @@ impl Heard {
         self.places.len()
     }
 
-    /// For the lanes.
+    /// Packets from these places are no roaming either, and counted.
+    pub(crate) fn set_paths(&mut self, paths: Option<Vec<(SocketAddr, Option<IpAddr>, u8)>>) {
+        if paths.is_some() {
+            self.received.get_or_insert_with(counts);
+        }
+        self.paths = paths;
+    }
+
+    /// Packets that came from a place.
+    pub(crate) fn received(&self, place: usize) -> u64 {
+        let count = self.received.as_ref().and_then(|counts| counts.get(place));
+        count.map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// For the lanes. There is something to count wherever there are paths, even if there is only one.
     pub(crate) fn shared(&self) -> Option<Arc<Alternates>> {
         let received = Arc::clone(self.received.as_ref()?);
-        let places: Vec<_> = self.places.iter().map(|place| (place.remote, place.slot)).collect();
-        (!places.is_empty()).then(|| Arc::new(Alternates { places, received }))
+        let ports = self.places.iter().map(|place| (place.remote, None, place.slot));
+        let places: Vec<_> = ports.chain(self.paths.iter().flatten().copied()).collect();
+        (!places.is_empty() || self.paths.is_some()).then(|| Arc::new(Alternates { places, received }))
     }
+}
+
+fn counts() -> PlaceCounts {
+    Arc::new([const { AtomicU64::new(0) }; SPREAD_SLOTS + PLACES])
 }
 
 #[cfg(test)]
@@ -177,7 +212,7 @@ mod tests {
         assert_eq!(heard.probe(start, 1, at(5), at(1)), Probed::Answer { packets: 0, changed: true });
         let alternates = heard.shared().expect("one");
         alternates.note_received(1, 7);
-        assert_eq!((alternates.slot_of(at(5)), alternates.slot_of(at(1))), (Some(1), None));
+        assert_eq!((alternates.slot_of(at(5), None), alternates.slot_of(at(1), None)), (Some(1), None));
         let later = start + FORGOTTEN_AFTER / 2;
         assert_eq!(heard.probe(later, 1, at(5), at(1)), Probed::Answer { packets: 7, changed: false });
         assert!(!heard.forget(start + FORGOTTEN_AFTER));
@@ -190,7 +225,7 @@ mod tests {
         heard.probe(now, 1, at(5), at(1));
         heard.probe(now, 2, at(6), at(1));
         assert_eq!(heard.probe(now, 1, at(6), at(1)), Probed::Answer { packets: 0, changed: true });
-        assert_eq!(heard.shared().map(|all| (all.count(), all.slot_of(at(6)))), Some((1, Some(1))));
+        assert_eq!(heard.shared().map(|all| (all.count(), all.slot_of(at(6), None))), Some((1, Some(1))));
         let elsewhere = SocketAddr::from(([192, 0, 2, 9], 7));
         assert_eq!(heard.probe(now, 3, elsewhere, at(1)), Probed::Refused);
         assert_eq!(heard.probe(now, 3, at(1), at(1)), Probed::Refused);

@@ -65,6 +65,8 @@ struct Port {
     /// Counts of both sides at the last confirmation, and what happened in the time before it.
     counted: Option<Tally>,
     lately: Tally,
+    /// Whether it lost much more than the others at the last confirmation.
+    lossy: bool,
 }
 
 impl Port {
@@ -185,7 +187,10 @@ impl Ports {
             }
             return Some(true);
         }
-        Some(slot > 0 && self.loses_more_than_others(slot) && self.give_up(now, slot))
+        // Once may be a moment in which the peer had not learned of a move.
+        let lossy = slot > 0 && self.loses_more_than_others(slot);
+        let lossy_again = std::mem::replace(&mut self.ports[slot].lossy, lossy) && lossy;
+        Some(lossy_again && self.give_up(now, slot))
     }
 
     fn loses_more_than_others(&self, slot: usize) -> bool {

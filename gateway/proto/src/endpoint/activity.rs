@@ -83,6 +83,7 @@ impl Endpoint {
         self.refresh_keepalive(id);
         self.refresh_silence(id);
         self.measure_channel(id, now);
+        self.watch_paths(id, now);
         if self.is_rekey_due(id, now) {
             self.begin_handshake(id, now);
         }

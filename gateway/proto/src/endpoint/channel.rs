@@ -16,6 +16,7 @@ use crate::channel::message::{Body, Features, Hello, Message, Seen};
 use crate::channel::{ChannelConfig, ChannelCounters, MESSAGE_MAX, PeerChannel, Said, packet};
 use crate::constants::REKEY_AFTER_TIME;
 use crate::message::{DataHeader, TAG_LEN, TYPE_DATA};
+use crate::path::PathReason;
 use crate::session::Role;
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
@@ -60,6 +61,11 @@ impl Endpoint {
             return Err(DropReason::ChannelMalformed);
         }
         let (message, ignored) = Message::parse(packet::unwrap(packet)?)?;
+        // Probes come from wherever they are tried from; all else leaves by the path that its sender has in use.
+        let tries = matches!(message.body, Body::Probe { .. } | Body::PathProbe(_) | Body::PathProbeAnswer { .. });
+        if !tries && peer.endpoint != Some(remote) {
+            self.handle_roamed(now, id, remote, local);
+        }
         self.channel_counters.received += 1;
         self.channel_counters.fields_ignored += u64::from(ignored);
         let outcome = match message.body {
@@ -84,13 +90,12 @@ impl Endpoint {
                 Ok(())
             }
             Body::Candidates { generation, candidates } => {
-                self.hear_candidates(id, message.request, generation, candidates)
+                self.hear_candidates(id, now, message.request, generation, candidates)
             }
-            Body::CandidatesAnswer => self.take_request(id, message.request).map(drop),
-            Body::PathProbe(_) => {
-                let body = Body::PathProbeAnswer { observed: remote };
-                self.say(id, Said::to_place(Message { request: message.request, body }, remote, local));
-                Ok(())
+            Body::CandidatesAnswer => self.hear_candidates_answer(id, message.request),
+            Body::PathProbe(probe) => self.hear_path_probe(id, now, (remote, local), message.request, probe),
+            Body::PathProbeAnswer { observed } => {
+                self.hear_path_answer(id, now, (remote, local), message.request, observed)
             }
             Body::Seek(seek) => self.hear_seek(now, id, message.request, seek),
             Body::Introduction(introduction) => self.hear_introduction(now, id, message.request, introduction),
@@ -103,7 +108,7 @@ impl Endpoint {
                 self.hear_done(now, id, message.request)
             }
             // What nobody asked for is followed by nothing; binds go to a relay's own port.
-            Body::PathProbeAnswer { .. } | Body::RelayBind { .. } => Err(DropReason::ChannelUnexpected),
+            Body::RelayBind { .. } => Err(DropReason::ChannelUnexpected),
         };
         self.arm_channel(id, now);
         outcome
@@ -137,12 +142,16 @@ impl Endpoint {
         let packets = match channel.heard.probe(now, slot, remote, endpoint) {
             Probed::Refused => return Err(DropReason::ChannelUnexpected),
             Probed::Moved => {
-                self.move_peer(id, remote, local);
+                // The peer itself says that this is its main port.
+                self.move_peer(id, now, remote, local, PathReason::Roamed);
                 0
             }
             Probed::Answer { packets, changed } => {
                 if changed {
                     self.tell_alternates(id);
+                    if let Some(paths) = self.paths_mut(id) {
+                        paths.is_port(remote);
+                    }
                 }
                 packets
             }
@@ -238,11 +247,13 @@ impl Endpoint {
         } else {
             self.arm_channel(id, now);
         }
+        self.paths_session_began(id, now);
     }
 
     /// There is no session any more.
     pub(super) fn channel_ended(&mut self, id: PeerId) {
         self.timers.stop(id.slot, Timer::Channel);
+        self.timers.stop(id.slot, Timer::Paths);
         let Some(channel) = self.channel_mut(id) else { return };
         channel.discovery.session_ended();
         channel.outbox.clear();
@@ -325,10 +336,11 @@ impl Endpoint {
 
     fn tell_spread(&mut self, id: PeerId) {
         let Some(spread) = self.channel_mut(id).map(|channel| channel.ports.spread()) else { return };
+        self.note_spread(id, spread.is_some());
         self.events.push_back(Event::SpreadChanged { peer: id, spread });
     }
 
-    fn tell_alternates(&mut self, id: PeerId) {
+    pub(super) fn tell_alternates(&mut self, id: PeerId) {
         let Some(alternates) = self.channel_mut(id).map(|channel| channel.heard.shared()) else { return };
         if alternates.is_some() {
             self.deepen_replay(id);

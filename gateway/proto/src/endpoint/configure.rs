@@ -11,6 +11,7 @@ use super::{Endpoint, Event, PeerConfig, PeerUpdate, PeerView};
 use crate::channel::address_of;
 use crate::cookie::{CookieMaker, MacKeys};
 use crate::noise::Identity;
+use crate::path::PathReason;
 use crate::peer::Peer;
 use crate::timer::Timer;
 use crate::{AllowedIps, KEY_LEN, PeerId, PeerShared};
@@ -110,6 +111,7 @@ impl Endpoint {
             && std::mem::replace(&mut peer.direct, direct) != direct
         {
             self.meeting_terms(now, id);
+            self.change_terms(id, now);
         }
         if let Some(interval) = update.persistent_keepalive {
             self.configure_keepalive(id, interval.filter(|interval| !interval.is_zero()), now);
@@ -133,11 +135,15 @@ impl Endpoint {
     }
 
     fn configure_endpoint(&mut self, id: PeerId, remote: SocketAddr, now: Instant) {
-        let Some(peer) = self.peers.get(id) else { return };
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.configured = Some(remote);
+        if let Some(paths) = &mut peer.paths {
+            paths.configure(now, remote);
+        }
         if peer.endpoint == Some(remote) {
             return;
         }
-        self.move_peer(id, remote, None);
+        self.move_peer(id, now, remote, None, PathReason::Configured);
         if let Some(peer) = self.peers.get(id)
             && peer.shared.take_wants_session()
         {
@@ -195,7 +201,7 @@ impl Endpoint {
             session: peer.sessions.current.as_ref(),
             shared: &peer.shared,
             channel: peer.channel.as_ref().map(|channel| channel.view()),
-            paths: peer.paths.as_ref().map(|paths| paths.view()),
+            paths: self.view_paths(id),
         })
     }
 

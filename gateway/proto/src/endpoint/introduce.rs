@@ -437,6 +437,8 @@ impl Endpoint {
         let places = self.places_of(id);
         if let Some(paths) = self.peers.get_mut(id).and_then(|peer| peer.paths.as_mut()) {
             paths.set_named(places);
+            // They are checked by whoever looks next what is due.
+            self.timers.set(id.slot, Timer::Paths, self.epoch);
         }
     }
 }

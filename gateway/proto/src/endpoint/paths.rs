@@ -1,34 +1,55 @@
-//! Paths among everything else that an endpoint does: candidates of both sides, and which place a peer is reached at.
+//! Paths among everything else that an endpoint does: candidates of both sides, probes, and which place a peer is reached
+//! at.
+//!
+//! A peer that does not say that it proves paths is reached as any WireGuard peer is: where its last packet came from.
 
-use std::net::IpAddr;
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use rand::RngCore;
 
-use super::{Endpoint, NatConfig};
-use crate::candidate::{CANDIDATES_MAX, Candidate, Nat, refusal};
+use super::{Endpoint, Event, NatConfig};
+use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, Nat, Refused, refusal};
 use crate::channel::Said;
+use crate::channel::message::probe::{PathProbe, Purpose};
 use crate::channel::message::{Body, Candidates, Features, Message};
-use crate::path::Paths;
+use crate::path::lifetime::Lifetime;
+use crate::path::mtu::headers_len;
+use crate::path::{PathReason, Paths, PathsView, Probe, Terms, Via, What};
+use crate::timer::Timer;
 use crate::{DropReason, PeerId};
 
 /// What is the same for all peers.
 #[derive(Debug, Default)]
 pub(super) struct Place {
     pub(super) config: NatConfig,
-    /// Addresses of our interfaces, sorted.
+    /// Addresses of our interfaces.
     pub(super) own: Vec<IpAddr>,
     /// Where we may be reached.
     pub(super) candidates: Candidates,
     /// Grows with every change of them; 0 before the first.
     pub(super) generation: u32,
+    /// How long the NAT before us keeps bindings.
+    pub(super) lifetime: Lifetime,
+    /// Whether a peer saw us at an address that is none of ours.
+    pub(super) is_mapped: bool,
+    /// Peers whose packets leave from several source ports.
+    spreading: BTreeSet<PeerId>,
 }
 
 impl Endpoint {
     /// What this gateway does about NATs.
     pub fn set_nat_config(&mut self, now: Instant, config: NatConfig) {
-        let direct = std::mem::replace(&mut self.place.config, config).direct;
-        if direct != config.direct {
+        let before = std::mem::replace(&mut self.place.config, config);
+        if before == config {
+            return;
+        }
+        let ids: Vec<PeerId> = self.peers.ids().collect();
+        for id in ids {
+            self.change_terms(id, now);
+        }
+        if before.direct != config.direct {
             self.tell_candidates(now);
             let ids: Vec<PeerId> = self.peers.ids().collect();
             for id in ids {
@@ -57,6 +78,10 @@ impl Endpoint {
             return;
         }
         self.place.candidates = candidates;
+        let ids: Vec<PeerId> = self.peers.ids().collect();
+        for id in ids {
+            self.change_terms(id, now);
+        }
         self.tell_candidates(now);
     }
 
@@ -80,10 +105,11 @@ impl Endpoint {
         self.meeting_news(now);
     }
 
-    /// Tells a peer that takes part where we may be reached.
+    /// Tells a peer that takes part where we may be reached, unless it has confirmed that it knows.
     fn tell_candidates_to(&mut self, now: Instant, id: PeerId) {
         let generation = self.place.generation;
-        if generation == 0 || self.peers.get(id).is_none_or(|peer| peer.paths.is_none()) {
+        let Some(paths) = self.peers.get(id).and_then(|peer| peer.paths.as_ref()) else { return };
+        if generation == 0 || paths.confirmed == generation {
             return;
         }
         let candidates = match self.is_direct(id) {
@@ -96,44 +122,310 @@ impl Endpoint {
         self.ask(now, id, Body::Candidates { generation, candidates });
     }
 
+    pub(super) fn hear_candidates_answer(&mut self, id: PeerId, request: u32) -> Result<(), DropReason> {
+        let Body::Candidates { generation, .. } = self.take_request(id, request)? else {
+            return Err(DropReason::ChannelUnexpected);
+        };
+        if let Some(paths) = self.paths_mut(id) {
+            paths.confirmed = generation;
+        }
+        Ok(())
+    }
+
     /// Whether the peer may see where we are, and be reached where it is.
     pub(super) fn is_direct(&self, id: PeerId) -> bool {
         self.peers.get(id).and_then(|peer| peer.direct).unwrap_or(self.place.config.direct)
     }
 
+    fn terms(&self, id: PeerId) -> Terms {
+        let mut locals: Vec<IpAddr> = Vec::new();
+        for candidate in &self.place.candidates.list {
+            let ip = candidate.address.ip();
+            if candidate.kind == CandidateKind::Host && !locals.contains(&ip) {
+                locals.push(ip);
+            }
+        }
+        Terms { direct: self.is_direct(id), mtu_max: self.place.config.mtu_max, locals }
+    }
+
+    pub(super) fn change_terms(&mut self, id: PeerId, now: Instant) {
+        let terms = self.terms(id);
+        if let Some(paths) = self.paths_mut(id) {
+            paths.set_terms(now, terms);
+            self.settle_paths(id, now);
+        }
+    }
+
+    pub(super) fn paths_mut(&mut self, id: PeerId) -> Option<&mut Paths> {
+        self.peers.get_mut(id)?.paths.as_deref_mut()
+    }
+
     /// The peer said what it can do.
     pub(super) fn paths_hello(&mut self, now: Instant, id: PeerId, features: Features, restarted: bool) {
+        let terms = self.terms(id);
         let Some(peer) = self.peers.get_mut(id) else { return };
         if !features.contains(Features::PATHS) {
-            peer.paths = None;
+            if peer.paths.take().is_some() {
+                self.timers.stop(id.slot, Timer::Paths);
+                self.tell_places(id, None);
+            }
             return;
         }
-        let is_news = peer.paths.is_none() || restarted;
-        if is_news {
-            peer.paths = Some(Box::new(Paths::default()));
-            self.name_places(id);
-            self.tell_candidates_to(now, id);
+        if let Some(paths) = peer.paths.as_mut().filter(|_| restarted) {
+            paths.restarted(now);
         }
+        if peer.paths.is_none() {
+            let mut paths = Paths::new(terms);
+            if let Some(remote) = peer.configured {
+                paths.configure(now, remote);
+            }
+            if let Some(remote) = peer.endpoint {
+                let (kind, reason) = match peer.configured == Some(remote) {
+                    true => (CandidateKind::Configured, PathReason::Configured),
+                    false => (CandidateKind::PeerReflexive, PathReason::Handshake),
+                };
+                paths.moved(now, remote, peer.local, kind, reason);
+            }
+            peer.paths = Some(Box::new(paths));
+            self.name_places(id);
+        }
+        self.tell_candidates_to(now, id);
+        self.run_paths(id, now);
     }
 
     /// The peer said where it may be reached. What is refused of it is counted, the rest is taken.
     pub(super) fn hear_candidates(
         &mut self,
         id: PeerId,
+        now: Instant,
         request: u32,
         generation: u32,
         mut candidates: Candidates,
     ) -> Result<(), DropReason> {
+        let refused = self.refuse_candidates(&mut candidates);
+        let paths = self.paths_mut(id).ok_or(DropReason::ChannelUnexpected)?;
+        if !paths.hear_candidates(now, generation, candidates) {
+            return Err(DropReason::ChannelStale);
+        }
+        self.say(id, Said::to_endpoint(Message { request, body: Body::CandidatesAnswer }));
+        self.run_paths(id, now);
+        if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
+    }
+
+    /// Takes out what is never tried; returns how many there were.
+    pub(super) fn refuse_candidates(&mut self, candidates: &mut Candidates) -> usize {
         let said = candidates.list.len();
         candidates.list.retain(|candidate| refusal(candidate.address, &self.place.own, &self.allowed_ips).is_none());
         let refused = said - candidates.list.len();
         self.channel_counters.candidates_refused += refused as u64;
-        let paths = self.peers.get_mut(id).and_then(|peer| peer.paths.as_mut()).ok_or(DropReason::ChannelUnexpected)?;
-        if !paths.hear_candidates(generation, candidates) {
-            return Err(DropReason::ChannelStale);
+        refused
+    }
+
+    /// Something authentic came from a place.
+    pub(super) fn heard_at(&mut self, id: PeerId, now: Instant, place: (SocketAddr, Option<IpAddr>), via: Via) {
+        let (remote, local) = place;
+        let reason = match via {
+            Via::Initiation | Via::Response => PathReason::Handshake,
+            Via::Data | Via::Probe => PathReason::Roamed,
+        };
+        if self.peers.get(id).is_some_and(|peer| peer.paths.is_none()) {
+            self.move_peer(id, now, remote, local, reason);
+            return;
         }
-        self.say(id, Said::to_endpoint(Message { request, body: Body::CandidatesAnswer }));
-        if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
+        if refusal(remote, &[], &self.allowed_ips) == Some(Refused::InTunnel) {
+            return;
+        }
+        let Some(paths) = self.paths_mut(id) else { return };
+        if paths.arrived(now, remote, local, via) {
+            self.move_peer(id, now, remote, local, reason);
+        }
+        self.run_paths(id, now);
+    }
+
+    /// The endpoint is another one.
+    pub(super) fn paths_moved(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        reason: PathReason,
+    ) {
+        let configured = self.peers.get(id).and_then(|peer| peer.configured);
+        let kind = match configured == Some(remote) {
+            true => CandidateKind::Configured,
+            false => CandidateKind::PeerReflexive,
+        };
+        let Some(paths) = self.paths_mut(id) else { return };
+        let was = paths.in_use().filter(|path| path.proven || path.rtt.is_some()).map(|path| path.tier);
+        if paths.moved(now, remote, local, kind, reason)
+            && let Some(path) = paths.in_use()
+        {
+            self.channel_counters.path_changes += 1;
+            self.events.push_back(Event::PathChanged { peer: id, path, was, reason });
+        }
+    }
+
+    /// A probe came.
+    pub(super) fn hear_path_probe(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        place: (SocketAddr, Option<IpAddr>),
+        request: u32,
+        probe: PathProbe,
+    ) -> Result<(), DropReason> {
+        let (remote, local) = place;
+        let is_direct = self.is_direct(id);
+        let is_relayed = self.paths_mut(id).is_some_and(|paths| paths.is_relayed(remote));
+        if !is_direct && !is_relayed {
+            return Err(DropReason::ChannelUnexpected);
+        }
+        if refusal(remote, &[], &self.allowed_ips) == Some(Refused::InTunnel) {
+            return Err(DropReason::CandidateRefused);
+        }
+        let delay = Duration::from_millis(probe.delay_ms.into());
+        if delay.is_zero() {
+            let body = Body::PathProbeAnswer { observed: remote };
+            self.say(id, Said::to_place(Message { request, body }, remote, local));
+        } else {
+            let paths = self.paths_mut(id).ok_or(DropReason::ChannelUnexpected)?;
+            if probe.purpose != Purpose::Lifetime || !paths.answer_late(now, request, delay, place) {
+                return Err(DropReason::ChannelUnexpected);
+            }
+        }
+        // A binding's probe comes from a port that nothing else is to be sent to.
+        if probe.purpose == Purpose::Lifetime {
+            self.arm_paths(id, now);
+        } else if self.peers.get(id).is_some_and(|peer| peer.paths.is_some()) {
+            self.heard_at(id, now, place, Via::Probe);
+        }
+        Ok(())
+    }
+
+    /// An answer to a probe came.
+    pub(super) fn hear_path_answer(
+        &mut self,
+        id: PeerId,
+        now: Instant,
+        (remote, local): (SocketAddr, Option<IpAddr>),
+        request: u32,
+        observed: SocketAddr,
+    ) -> Result<(), DropReason> {
+        if self.place.lifetime.answer(request) {
+            self.arm_paths(id, now);
+            return Ok(());
+        }
+        let own = &self.place.own;
+        let is_mapped = !own.is_empty() && !own.contains(&observed.ip());
+        let paths = self.paths_mut(id).ok_or(DropReason::ChannelUnexpected)?;
+        let relayed = paths.is_relayed(remote);
+        let was_proven = paths.is_proven();
+        let outcome = paths.answered(now, request, remote, local);
+        if !was_proven
+            && paths.is_proven()
+            && let Some(path) = paths.in_use()
+        {
+            self.events.push_back(Event::PathChanged { peer: id, path, was: None, reason: PathReason::Proven });
+        }
+        if outcome.is_ok() && !relayed {
+            self.place.is_mapped |= is_mapped;
+        }
+        self.run_paths(id, now);
+        outcome
+    }
+
+    /// Lanes saw something.
+    pub(super) fn watch_paths(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let (Some(paths), Some(channel)) = (&mut peer.paths, &peer.channel) else { return };
+        let (sent, heard) = (peer.shared.data_sent(), peer.shared.data_received());
+        paths.traffic(now, sent, heard, |place| channel.heard.received(place));
+        self.settle_paths(id, now);
+    }
+
+    /// There is a session to seal with that was not there before.
+    pub(super) fn paths_session_began(&mut self, id: PeerId, now: Instant) {
+        let had_timer = self.timers.is_set(id.slot, Timer::Paths);
+        let Some(paths) = self.paths_mut(id) else { return };
+        if !had_timer {
+            paths.resume(now);
+        }
+        self.tell_candidates_to(now, id);
+        self.run_paths(id, now);
+    }
+
+    /// Does what is due on the paths to a peer.
+    pub(super) fn run_paths(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(paths) = &mut peer.paths else { return };
+        if !peer.sessions.current.as_ref().is_some_and(|session| !session.is_expired(now)) {
+            self.settle_paths(id, now);
+            return;
+        }
+        let (mut probes, rng) = (Vec::new(), &mut self.rng);
+        paths.run(now, || rng.next_u32(), &mut probes);
+        for probe in probes {
+            self.say(id, said(probe));
+        }
+        self.settle_paths(id, now);
+    }
+
+    /// Follows what the path manager decided.
+    fn settle_paths(&mut self, id: PeerId, now: Instant) {
+        while let Some(switch) = self.paths_mut(id).and_then(|paths| paths.choose(now)) {
+            let before = self.peers.get(id).and_then(|peer| peer.endpoint);
+            self.move_peer(id, now, switch.remote, switch.local, switch.reason);
+            if before == Some(switch.remote) {
+                // The same place from another address of ours, which makes it another path.
+                let Some(paths) = self.paths_mut(id) else { return };
+                paths.moved(now, switch.remote, switch.local, CandidateKind::PeerReflexive, switch.reason);
+                break;
+            }
+        }
+        if let Some(places) = self.paths_mut(id).and_then(Paths::places) {
+            self.tell_places(id, Some(places));
+        }
+        if let Some(peer) = self.peers.get_mut(id) {
+            let mtu = peer.paths.as_ref().and_then(|paths| paths.inner_mtu());
+            if peer.mtu != mtu {
+                peer.mtu = mtu;
+                self.events.push_back(Event::PathMtuChanged { peer: id, mtu });
+            }
+        }
+        self.arm_paths(id, now);
+    }
+
+    fn tell_places(&mut self, id: PeerId, places: Option<Vec<(SocketAddr, Option<IpAddr>, u8)>>) {
+        if let Some(channel) = self.channel_mut(id) {
+            channel.heard.set_paths(places);
+            self.tell_alternates(id);
+        }
+    }
+
+    fn arm_paths(&mut self, id: PeerId, now: Instant) {
+        let Some(peer) = self.peers.get(id) else { return };
+        let Some(paths) = &peer.paths else { return };
+        let can_seal = peer.sessions.current.as_ref().is_some_and(|session| !session.is_expired(now));
+        match paths.due().filter(|_| can_seal) {
+            // A moment later, so that what is due once is not due for ever.
+            Some(due) => self.timers.set(id.slot, Timer::Paths, due.max(now + Duration::from_millis(1))),
+            None => self.timers.stop(id.slot, Timer::Paths),
+        }
+    }
+
+    /// Notes whether packets for a peer leave from several source ports.
+    pub(super) fn note_spread(&mut self, id: PeerId, spreads: bool) {
+        if spreads {
+            self.place.spreading.insert(id);
+            self.place.lifetime.spoil();
+        } else {
+            self.place.spreading.remove(&id);
+        }
+    }
+
+    pub(super) fn view_paths(&self, id: PeerId) -> Option<PathsView> {
+        self.peers.get(id)?.paths.as_ref().map(|paths| paths.view())
     }
 
     /// Says something that is answered, again and again until it is.
@@ -151,4 +443,17 @@ impl Endpoint {
         let said = self.channel_mut(id).and_then(|channel| channel.retries.answered(request));
         said.map(|said| said.message.body).ok_or(DropReason::ChannelUnexpected)
     }
+}
+
+/// A probe as a message.
+fn said(probe: Probe) -> Said {
+    let Probe { request, what, remote, local } = probe;
+    let of = |purpose| Body::PathProbe(PathProbe { purpose, delay_ms: 0 });
+    let (body, udp_len) = match what {
+        What::Check => (of(Purpose::Check), 0),
+        What::Watch => (of(Purpose::Watch), 0),
+        What::Mtu(size) => (of(Purpose::Mtu), usize::from(size - headers_len(remote.ip()))),
+        What::LateAnswer => (Body::PathProbeAnswer { observed: remote }, 0),
+    };
+    Said { udp_len, ..Said::to_place(Message { request, body }, remote, local) }
 }

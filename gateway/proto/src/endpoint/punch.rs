@@ -16,6 +16,7 @@ use super::transmit::Outgoing;
 use super::{Endpoint, Transmit, WallClock};
 use crate::message::{INITIATION_LEN, MAC_LEN, RESPONSE_LEN};
 use crate::noise::Received;
+use crate::path::Via;
 use crate::timer::Timer;
 use crate::{DropReason, PeerId, ReceiverIndex};
 
@@ -317,7 +318,7 @@ impl Endpoint {
         let waited = |held: &mut Held| now.saturating_duration_since(held.since) >= ROUNDS[1];
         let Some(held) = punch.held.take_if(waited) else { return };
         self.end_punch(id);
-        self.move_peer(id, held.way.remote, held.way.local);
+        self.heard_at(id, now, (held.way.remote, held.way.local), Via::Initiation);
         // What keeps it from being answered is nobody's fault but ours, and the next round is another chance.
         let _ = self.respond(id, now, held.way, *held.received, held.sender, held.mac1);
     }

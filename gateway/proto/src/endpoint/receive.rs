@@ -15,6 +15,7 @@ use crate::message::{
     CookieReply, INITIATION_LEN, Initiation, MAC_LEN, Message, RESPONSE_LEN, Response, TAG_LEN, TYPE_RESPONSE,
 };
 use crate::noise::{Opened, Received};
+use crate::path::Via;
 use crate::rate_limit::spaced;
 use crate::session::Role;
 use crate::tuning::INITIATION_SPACING;
@@ -77,7 +78,7 @@ impl Endpoint {
         self.note_received(id, now, INITIATION_LEN);
         let sender = ReceiverIndex(message.sender.get());
         let Some(received) = self.hold(id, way, (now, received, sender, message.mac1)) else { return Ok(()) };
-        self.move_peer(id, way.remote, way.local);
+        self.heard_at(id, now, (way.remote, way.local), Via::Initiation);
         self.respond(id, now, way, received, sender, message.mac1)
     }
 
@@ -131,7 +132,7 @@ impl Endpoint {
         peer.attempts.in_flight = None;
         self.indices.promote(local_index);
         self.note_received(id, now, RESPONSE_LEN);
-        self.move_peer(id, way.remote, way.local);
+        self.heard_at(id, now, (way.remote, way.local), Via::Response);
         let remote_index = ReceiverIndex(message.sender.get());
         self.start_session(id, now, Role::Initiator, local_index, remote_index, &keys);
         // The peer seals nothing with the session before it has seen us use it.

@@ -10,6 +10,7 @@ use super::{Endpoint, Event};
 use crate::constants::{REJECT_AFTER_TIME, SESSION_LIMITS, ZERO_KEYS_AFTER};
 use crate::keypairs::Ended;
 use crate::noise::TransportKeys;
+use crate::path::Via;
 use crate::peer::Watch;
 use crate::session::Role;
 use crate::timer::Timer;
@@ -32,7 +33,7 @@ impl Endpoint {
     /// A lane opened transport data of this peer that came from another place than the peer's endpoint.
     pub fn handle_roamed(&mut self, now: Instant, peer: PeerId, remote: SocketAddr, local: Option<IpAddr>) {
         if !self.channel_explains(peer, now, remote) {
-            self.move_peer(peer, remote, local);
+            self.heard_at(peer, now, (remote, local), Via::Data);
         }
     }
 

@@ -26,6 +26,7 @@ impl Endpoint {
                 Timer::Errands => self.run_errands(id, now),
                 Timer::Punch => self.run_punch(id, now),
                 Timer::Lapse => self.lapsed(now, id),
+                Timer::Paths => self.run_paths(id, now),
                 Timer::ZeroKeys => self.wipe_keys(id),
             }
         }
@@ -40,7 +41,7 @@ impl Endpoint {
             return;
         }
         if sent > 0 {
-            self.forget_local(id);
+            self.forget_local(id, now);
             self.events.push_back(Event::HandshakeRetried { peer: id, attempt: sent });
         }
         self.queue_initiation(id);
@@ -77,7 +78,7 @@ impl Endpoint {
             return;
         }
         peer.watch.handled = peer.shared.data_sent();
-        self.forget_local(id);
+        self.forget_local(id, now);
         self.begin_handshake(id, now);
     }
 

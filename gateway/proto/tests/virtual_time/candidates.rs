@@ -16,7 +16,8 @@ fn heard(world: &World, side: usize) -> (Vec<Candidate>, Nat) {
     let side = &world.sides[side];
     let paths = side.endpoint.peer(side.peer).and_then(|peer| peer.paths);
     let paths = paths.expect("a peer that takes part");
-    (paths.candidates.iter().map(|view| view.candidate).collect(), paths.nat)
+    let said = paths.candidates.iter().map(|view| view.candidate).filter(|one| one.kind == CandidateKind::Host);
+    (said.collect(), paths.nat)
 }
 
 #[test]

@@ -15,6 +15,11 @@ const fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// Without the extensions, whose messages are as good as a keepalive.
+fn stock() -> PeerConfig {
+    PeerConfig { without_channel: true, ..PeerConfig::default() }
+}
+
 #[test]
 fn the_first_packet_begins_a_handshake_and_arrives() {
     let mut world = World::new(1);
@@ -97,7 +102,7 @@ fn when_both_begin_at_once_both_packets_arrive_at_once_and_one_session_remains()
 
 #[test]
 fn one_packet_is_answered_by_one_keepalive_and_keepalives_by_nothing() {
-    let mut world = World::new(3);
+    let mut world = World::with(3, [stock(), stock()]);
     world.send(0, 1);
     world.run_to(secs(600));
     assert_eq!(world.sides[0].sent_of(5).len(), 1, "the one that confirms the session");
@@ -109,7 +114,7 @@ fn one_packet_is_answered_by_one_keepalive_and_keepalives_by_nothing() {
 
 #[test]
 fn one_way_traffic_is_answered_every_ten_seconds() {
-    let mut world = World::new(4);
+    let mut world = World::with(4, [stock(), stock()]);
     for i in 0..1000 {
         world.send(0, i);
         world.run_for(millis(100));
@@ -259,7 +264,7 @@ fn a_session_is_renewed_and_refused_by_count() {
 
 #[test]
 fn an_initiator_that_only_receives_renews_when_its_session_is_165_seconds_old() {
-    let mut world = World::new(33);
+    let mut world = World::with(33, [stock(), stock()]);
     world.send(0, 1);
     // It sends nothing between 120 s and then: the first keepalive that answers would be due at 167 s.
     world.run_to(secs(157));

@@ -69,13 +69,14 @@ fn a_busy_link_leaves_by_all_ports_and_stays_one_session_at_one_endpoint() {
 }
 
 #[test]
-fn a_quiet_link_uses_one_port_and_says_no_more_than_hello() {
+fn a_quiet_link_uses_one_port_and_says_little_more_than_hello() {
     let mut world = World::new(62);
     for number in 0..600 {
         world.send(number as usize % 2, number);
         world.run_for(Duration::from_millis(100));
     }
-    assert_eq!(world.sides.iter().map(|side| side.sent_of(6).len()).collect::<Vec<_>>(), [1, 1]);
+    // Hellos, the proof of the path and its MTU, and a measurement in ten seconds.
+    assert!(world.sides.iter().all(|side| side.sent_of(6).len() <= 30));
     assert!(world.sides.iter().all(|side| side.slots[1..].iter().sum::<u64>() == 0));
     assert_eq!(view(&world, 0).features, view(&world, 1).features);
     assert!(view(&world, 0).features.is_some());
@@ -86,9 +87,11 @@ fn a_hello_wakes_no_idle_link_and_is_no_traffic() {
     let mut world = World::new(63);
     world.send(0, 1);
     world.run_for(secs(600));
-    // One handshake, its packet and keepalives, one hello and its answer; nothing begins a second session.
+    // One handshake, its packet and keepalives, one hello and its answer, and what proves the path; nothing begins a
+    // second session, and nothing is said on an idle link.
     assert_eq!(handshakes(&world), 1);
-    assert_eq!(world.sides.iter().map(|side| side.sent_of(6).len()).collect::<Vec<_>>(), [1, 1]);
+    assert!(world.sides.iter().all(|side| side.sent_of(6).len() <= 10));
+    assert!(world.sides.iter().all(|side| side.sent_of(6).iter().all(|at| *at < secs(30))));
     assert!(world.sides.iter().map(|side| side.sent_of(5).len()).sum::<usize>() <= 2);
 }
 
@@ -118,7 +121,7 @@ fn ports_behind_a_nat_are_followed_where_they_show_up() {
     let mapped = SocketAddr::new(address(0).ip(), address(0).port() + 7);
     assert_eq!(endpoint(&world, 1), Some(mapped));
     let alternates = world.sides[1].alternates.as_ref().expect("ports that were heard");
-    assert_eq!(alternates.slot_of(SocketAddr::new(mapped.ip(), mapped.port() - PORT_STEP)), Some(1));
+    assert_eq!(alternates.slot_of(SocketAddr::new(mapped.ip(), mapped.port() - PORT_STEP), None), Some(1));
     assert_eq!(world.arrived_set(1).len() as u64, sent);
 }
 

@@ -344,7 +344,8 @@ impl World {
         if !session.is_confirmed() && session.confirm() {
             side.endpoint.handle_confirmed(now, session.local_index);
         }
-        let alternate = side.alternates.as_ref().and_then(|alternates| Some((alternates, alternates.slot_of(from)?)));
+        let alternates = side.alternates.as_ref().filter(|_| !at_home);
+        let alternate = alternates.and_then(|alternates| Some((alternates, alternates.slot_of(from, None)?)));
         match alternate {
             Some((alternates, slot)) => alternates.note_received(slot, 1),
             None if at_home => {
@@ -352,6 +353,8 @@ impl World {
                     alternates.note_received(0, 1);
                 }
             }
+            // Messages of the channel say themselves where they came from.
+            None if is_channel => {}
             None => side.endpoint.handle_roamed(now, side.peer, from, None),
         }
         if len > 0 && !is_channel {

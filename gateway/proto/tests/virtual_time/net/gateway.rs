@@ -221,7 +221,7 @@ impl Gateway {
         let view = self.endpoint.peer(peer).expect("a peer");
         let addresses = (view.channel.map(|channel| channel.address), self.endpoint.channel_address());
         let channel = len > 0 && is_channel(&packet, addresses);
-        let at_home = view.endpoint == Some(from);
+        let (at_home, view_local) = (view.endpoint == Some(from), view.local);
         if session.shared.received(now, 1, bytes.len() as u64, len > 0 && !channel) {
             self.active.insert(peer);
         }
@@ -231,8 +231,14 @@ impl Gateway {
         if !session.is_confirmed() && session.confirm() {
             self.endpoint.handle_confirmed(now, session.local_index);
         }
-        let known = self.alternates.get(&peer).and_then(|alternates| alternates.slot_of(from));
-        if !at_home && known.is_none() {
+        let local = Some(to.ip());
+        let at_home = at_home && (view_local.is_none() || view_local == local);
+        let alternates = self.alternates.get(&peer);
+        let known = if at_home { Some(0) } else { alternates.and_then(|alternates| alternates.slot_of(from, local)) };
+        if let (Some(slot), Some(alternates)) = (known, alternates) {
+            alternates.note_received(slot, 1);
+        }
+        if known.is_none() && !channel {
             self.endpoint.handle_roamed(now, peer, from, Some(to.ip()));
         }
         if len > 0 && !channel {

@@ -1,0 +1,1 @@
+//! The path manager alone, in virtual time.
