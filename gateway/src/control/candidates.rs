@@ -9,21 +9,23 @@
 //! but the servers and routers that it is given.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use landbridge_proto::candidate::{Candidate, Nat};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::names::{Names, Resolved};
 use super::netlink::routes::{Route, RouteQuery};
 use super::paths::Network as _;
 use super::sockets::{ControlSocket, Received};
-use super::{Control, watch};
+use super::{Control, watch as watched};
 use crate::nat::gather::{Sources, gather};
+use crate::nat::mapping::{Keeper, Router, State};
 use crate::nat::stun::message::REQUEST_MAX;
-use crate::nat::survey::FRESH;
+use crate::nat::survey::{FRESH, is_public};
 use crate::settings::NatSettings;
 
 /// Reads of the fresh socket in one round.
@@ -42,6 +44,9 @@ pub(super) struct Candidates {
     /// The addresses of each configured server.
     servers: Vec<Vec<SocketAddr>>,
     fresh: Option<Fresh>,
+    keeper: Option<Keeper>,
+    /// What the keeper has.
+    mapping: State,
     footing: Footing,
     given: (Vec<Candidate>, Nat),
 }
@@ -62,13 +67,36 @@ struct Footing {
     routes: [Option<Route>; 2],
 }
 
+impl Footing {
+    /// The router between us and the internet, when our address is not one of the internet's.
+    fn router(&self) -> Option<Router> {
+        let route = self.routes[0]?;
+        match (route.gateway?, route.source?) {
+            (IpAddr::V4(address), IpAddr::V4(client)) if !is_public(IpAddr::V4(client)) => {
+                Some(Router { address, client })
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Candidates {
     /// Nothing gathered yet; the receiver gets servers' addresses.
     pub(super) fn new(settings: NatSettings) -> (Self, mpsc::Receiver<Resolved<usize>>) {
         let (names, resolved) = Names::new();
         let servers = vec![Vec::new(); settings.stun.len()];
         let given = (Vec::new(), Nat::default());
-        (Self { settings, names, servers, fresh: None, footing: Footing::default(), given }, resolved)
+        let candidates = Self {
+            settings,
+            names,
+            servers,
+            fresh: None,
+            keeper: None,
+            mapping: State::default(),
+            footing: Footing::default(),
+            given,
+        };
+        (candidates, resolved)
     }
 
     /// Resolves when the fresh socket has something to read.
@@ -98,6 +126,7 @@ impl Control {
             tracing::warn!(%error, "cannot read the addresses of this host");
         }
         self.stand_on();
+        self.want_mapping();
         self.ask_servers(now);
         self.give_candidates(now);
     }
@@ -120,10 +149,19 @@ impl Control {
         self.driver.outlook.set_servers(servers, now);
     }
 
+    /// The listen port is another one.
+    pub(super) fn move_candidates(&mut self) {
+        let now = Instant::now();
+        self.driver.outlook.set_port(self.driver.socket.port(), now);
+        self.want_mapping();
+        self.give_candidates(now);
+    }
+
     /// Links, addresses or routes may have changed.
     pub(super) fn doubt_candidates(&mut self, now: Instant) {
         if self.stand_on() {
             self.driver.outlook.doubt(now);
+            self.want_mapping();
             self.give_candidates(now);
         }
     }
@@ -147,6 +185,33 @@ impl Control {
             self.driver.endpoint.set_own_addresses(&own);
         }
         changed
+    }
+
+    /// Has the router asked for a port, where we are behind one.
+    fn want_mapping(&mut self) {
+        let Self { candidates, driver, mapping, .. } = self;
+        if candidates.settings.port_mapping.is_empty() || !candidates.settings.direct {
+            return;
+        }
+        let port = NonZeroU16::new(driver.socket.port());
+        let wanted = candidates.footing.router().zip(port);
+        if wanted.is_some() && candidates.keeper.is_none() {
+            match Keeper::start(candidates.settings.port_mapping.clone()) {
+                Ok((keeper, states)) => (candidates.keeper, *mapping) = (Some(keeper), Some(states)),
+                Err(error) => tracing::warn!(%error, "no port is mapped: a thread cannot be started"),
+            }
+        }
+        if let Some(keeper) = &candidates.keeper {
+            keeper.want(wanted);
+        }
+    }
+
+    /// The router granted a port, or took it away.
+    pub(super) fn take_mapping(&mut self) {
+        if let Some(states) = &mut self.mapping {
+            self.candidates.mapping = states.borrow_and_update().clone();
+            self.give_candidates(Instant::now());
+        }
     }
 
     /// Reads what came to the fresh socket. True when more may wait.
@@ -208,10 +273,11 @@ impl Control {
     pub(super) fn give_candidates(&mut self, now: Instant) {
         let outlook = &self.driver.outlook;
         let stun: Vec<_> = [false, true].into_iter().filter_map(|ipv6| outlook.findings(ipv6).mapped()).collect();
+        let mapped: Vec<_> = self.candidates.mapping.mapped.iter().map(|mapped| mapped.external).collect();
         let sources = Sources {
             hosts: &self.candidates.footing.hosts,
             port: self.driver.socket.port(),
-            mapped: &[],
+            mapped: &mapped,
             stun: &stun,
             observed: &[],
         };
@@ -232,9 +298,21 @@ impl Control {
 
 fn fresh(mark: Option<u32>) -> anyhow::Result<Fresh> {
     let socket = ControlSocket::on_free_port(mark)?;
-    Ok(Fresh { ready: watch(socket.second_handle()?)?, socket })
+    Ok(Fresh { ready: watched(socket.second_handle()?)?, socket })
 }
 
 fn log_fresh(error: &anyhow::Error) {
     tracing::debug!("the kind of NAT is not looked at: {error:#}");
+}
+
+/// Resolves when the router granted or took a port.
+pub(super) async fn mapping_changed(states: Option<&mut watch::Receiver<State>>) {
+    let changed = match states {
+        Some(states) => states.changed().await.is_ok(),
+        None => false,
+    };
+    // A thread that ended before its owner has nothing more to say: what it said last holds.
+    if !changed {
+        std::future::pending::<()>().await;
+    }
 }

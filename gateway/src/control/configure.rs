@@ -126,7 +126,7 @@ impl Control {
         // Out of the reactor before its descriptor is closed.
         drop(std::mem::replace(&mut self.datagrams, datagrams));
         self.driver.set_socket(sockets.control);
-        self.driver.outlook.set_port(port, Instant::now());
+        self.move_candidates();
         if let Some(steer) = &mut self.driver.steer {
             steer.set_port(port)?;
         }

@@ -50,6 +50,7 @@ use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use crate::datapath::report::Waker;
+use crate::nat::mapping;
 use crate::settings::NatSettings;
 use candidates::Candidates;
 use driver::{Driver, End};
@@ -130,6 +131,8 @@ pub struct Control {
     candidates: Candidates,
     /// Addresses of STUN servers.
     servers: mpsc::Receiver<Resolved<usize>>,
+    /// What the router grants.
+    mapping: Option<tokio::sync::watch::Receiver<mapping::State>>,
     names: Names<PeerId>,
     resolved: mpsc::Receiver<Resolved<PeerId>>,
     queries: mpsc::Receiver<Query>,
@@ -184,6 +187,7 @@ impl Control {
             mtu_follows: parts.mtu_follows,
             candidates,
             servers,
+            mapping: None,
             names,
             resolved,
             queries,
@@ -278,6 +282,7 @@ impl Control {
                 Some(query) = self.queries.recv() => self.answer(query),
                 Some(resolved) = self.resolved.recv() => self.take_name(&resolved),
                 Some(resolved) = self.servers.recv() => self.take_server(&resolved),
+                () = candidates::mapping_changed(self.mapping.as_mut()) => self.take_mapping(),
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             if let Some(end) = self.run_due() {

@@ -4,6 +4,7 @@
 //! 2. [`survey`]: servers, a fresh socket and our own mapped address tell what is in between; [`kind`] names it.
 //!    [`outlook`] says when to look, and keeps what is known.
 //! 3. [`hosts`]: which of our own addresses others may reach; [`gather`] makes one list of candidates of everything.
+//! 4. [`mapping`]: a port that the router forwards to us.
 //!
 //! The control task uses all of it for the candidates of a running gateway, `landbridge netcheck` without one.
 //!
@@ -13,6 +14,7 @@
 pub mod gather;
 pub mod hosts;
 pub mod kind;
+pub mod mapping;
 pub mod outlook;
 pub mod stun;
 pub mod survey;
