@@ -3,6 +3,7 @@
 //! Enters: a connection to `/run/landbridge/IFNAME.sock`. Leaves: one [`Status`]. Never does: change
 //! anything; configuration goes through the UAPI socket.
 
+pub mod network;
 pub mod paths;
 
 use std::collections::BTreeMap;
@@ -73,6 +74,9 @@ pub struct Status {
     /// The control channel.
     #[serde(default)]
     pub channel: ChannelStatus,
+    /// The network around us.
+    #[serde(default)]
+    pub network: network::NetworkStatus,
     /// Our place in the network.
     #[serde(default)]
     pub place: paths::PlaceStatus,

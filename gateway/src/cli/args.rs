@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::values;
 use crate::lab::nat::Kind;
-use crate::settings::{Crypto, LanBackend, WanBackend, XdpMode};
+use crate::settings::{Crypto, EndpointName, LanBackend, WanBackend, XdpMode};
 
 /// A WireGuard site-to-site gateway that moves packets past the kernel's network stack.
 #[derive(Debug, Parser)]
@@ -41,6 +41,11 @@ pub enum Command {
     /// Makes four network namespaces (host, gateway, gateway, host), and removes all of it again, also on Ctrl-C. The
     /// machine's own interfaces and routes are not touched. Needs root, and no other program.
     Demo(Demo),
+    /// Test the network without a running gateway: UDP, the kind of NAT, port mapping, round trips, path MTU
+    ///
+    /// Asks STUN servers and the router of the default route, for at most ten seconds. Exit code 0: UDP gets out; 3: it is
+    /// blocked; 1: the check could not be made.
+    Netcheck(Netcheck),
     /// Make a private key
     Genkey,
     /// Read a private key from standard input and write its public key
@@ -105,6 +110,20 @@ pub struct Check {
     /// The configuration
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// `landbridge netcheck`.
+#[derive(Debug, clap::Args)]
+pub struct Netcheck {
+    /// A configuration: its STUN servers, its port and its protocols of port mapping
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// STUN servers, in place of those of FILE
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', value_parser = parser(values::stun))]
+    pub stun: Vec<EndpointName>,
+    /// Print one JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `landbridge status` and `landbridge paths`.

@@ -10,6 +10,7 @@ mod demo;
 mod descriptors;
 mod keygen;
 mod log;
+mod netcheck;
 mod output;
 mod paths;
 mod privileges;
@@ -44,6 +45,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(demo) => return demo::run(&demo),
+        Command::Netcheck(netcheck) => return netcheck::run(&netcheck),
         Command::Up(up) => up::run(&up),
         Command::Check(check) => check::run(&check),
         Command::Status(status) => status::run(&status),

@@ -8,7 +8,7 @@
 //! Enters: settings, news, answers of servers. Leaves: candidates and the kind of NAT. Never does: wait, or send to anybody
 //! but the servers and routers that it is given.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -20,22 +20,20 @@ use tokio::sync::{mpsc, watch};
 use super::names::{Names, Resolved};
 use super::netlink::routes::{Route, RouteQuery};
 use super::paths::Network as _;
+use super::report;
 use super::sockets::{ControlSocket, Received};
 use super::{Control, watch as watched};
 use crate::nat::gather::{Sources, gather};
+use crate::nat::hosts;
 use crate::nat::mapping::{Keeper, Router, State};
 use crate::nat::stun::message::REQUEST_MAX;
-use crate::nat::survey::{FRESH, is_public};
+use crate::nat::survey::FRESH;
 use crate::settings::NatSettings;
 
 /// Reads of the fresh socket in one round.
 const READS: usize = 16;
 /// Addresses of one server's name that are asked: two tell as much as all.
 const ADDRESSES_MAX: usize = 4;
-/// Addresses that are nobody's (RFC 5737, RFC 3849): the route to them is that to the internet.
-const ANYWHERE: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
-
 /// Where this gateway may be reached.
 #[derive(Debug)]
 pub(super) struct Candidates {
@@ -70,13 +68,7 @@ struct Footing {
 impl Footing {
     /// The router between us and the internet, when our address is not one of the internet's.
     fn router(&self) -> Option<Router> {
-        let route = self.routes[0]?;
-        match (route.gateway?, route.source?) {
-            (IpAddr::V4(address), IpAddr::V4(client)) if !is_public(IpAddr::V4(client)) => {
-                Some(Router { address, client })
-            }
-            _ => None,
-        }
+        Router::of(&self.routes[0]?)
     }
 }
 
@@ -171,7 +163,7 @@ impl Control {
         let ground = &self.driver.ground;
         let (mark, tunnel) = (ground.mark, ground.tunnel);
         let network = &mut self.driver.network;
-        let routes = ANYWHERE.map(|destination| {
+        let routes = hosts::ANYWHERE.map(|destination| {
             let query = RouteQuery { destination, source: None, mark, if_index: None };
             network.route(&query).ok().filter(|route| Some(route.if_index) != tunnel)
         });
@@ -282,6 +274,7 @@ impl Control {
             observed: &[],
         };
         let given = (gather(sources), outlook.nat(&[]));
+        self.facts.network = report::network::network(outlook, &self.candidates.mapping);
         if given != self.candidates.given {
             let (candidates, nat) = &given;
             tracing::debug!(

@@ -1,5 +1,6 @@
 //! What a gateway tells of itself: gathered once, for the status socket and for Prometheus alike.
 
+pub(super) mod network;
 mod paths;
 
 use std::os::fd::OwnedFd;
@@ -14,6 +15,7 @@ use super::paths::Network;
 use crate::datapath::stages::{StageStats, StageSum};
 use crate::datapath::stats::LaneStats;
 use crate::settings::PublicKey;
+use crate::status::network::NetworkStatus;
 use crate::status::{
     ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
     Status, WanStatus,
@@ -36,6 +38,8 @@ pub struct Facts {
     pub rings: Vec<Ring>,
     /// How often somebody else took the XDP program from an interface.
     pub xdp_programs_lost: u64,
+    /// The network around us, as last found.
+    pub network: NetworkStatus,
 }
 
 /// A wan queue with rings.
@@ -91,6 +95,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
             .filter(|(_, packets)| *packets > 0)
             .collect(),
         channel: channel(driver),
+        network: facts.network.clone(),
         place: paths::place(driver),
         peers: peers(driver, now),
     }

@@ -27,6 +27,7 @@ use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
 use crate::datapath::wan_xdp::packet_len_max;
 use crate::settings::{LanBackend, Settings, Wan, WanBackend};
 use crate::sizes;
+use crate::status::network::NetworkStatus;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
 use crate::steer::Steer;
 
@@ -265,7 +266,16 @@ pub(super) fn facts(choices: &Choices, lan: LanStatus, crypto: CryptoStatus, lan
     let rings = rings_of(lanes, choices);
     let handles = lanes.handles().iter();
     let lanes = handles.map(|handle| (handle.cpu, Arc::clone(&handle.stats))).collect();
-    Facts { started: Instant::now(), wan, lan, crypto, lanes, rings, xdp_programs_lost: 0 }
+    Facts {
+        started: Instant::now(),
+        wan,
+        lan,
+        crypto,
+        lanes,
+        rings,
+        xdp_programs_lost: 0,
+        network: NetworkStatus::default(),
+    }
 }
 
 /// What each lane owns: queues of the wan in turn, a socket and a queue of the tunnel interface as long as there are any.

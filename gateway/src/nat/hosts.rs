@@ -4,12 +4,16 @@
 //! tunnel's own, loopback, one that is valid on a link only, or one that is about to go.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::control::netlink::addresses::Address;
 use crate::control::netlink::links::Link;
 
 use super::survey::is_public;
+
+/// Addresses that are nobody's (RFC 5737, RFC 3849): the route to them is that to the internet.
+pub const ANYWHERE: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// Addresses at most: what remains of the candidates is for those that others see.
 pub const HOSTS_MAX: usize = 8;

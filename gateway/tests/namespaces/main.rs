@@ -3,6 +3,7 @@
 //!
 //! These tests need root. Without it they say that they are skipped; with `CI=true` they fail instead.
 
+mod candidates;
 mod channel;
 mod forward;
 mod hostile;

@@ -249,6 +249,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::status::network::NetworkStatus;
     use crate::status::paths::{CandidateStatus, PathChanges, PathStatus, PathsStatus, PlaceStatus};
     use crate::status::{
         ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
@@ -296,6 +297,7 @@ mod tests {
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
             channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
+            network: NetworkStatus::default(),
             place: place(),
             peers: vec![PeerStatus {
                 public_key: "BBBB=".to_owned(),

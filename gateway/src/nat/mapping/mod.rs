@@ -9,11 +9,13 @@
 pub mod keeper;
 pub mod lease;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 pub use keeper::Keeper;
 
+use super::survey::is_public;
+use crate::control::netlink::routes::Route;
 use crate::settings::MappingProtocol;
 
 /// The router that is asked.
@@ -23,6 +25,19 @@ pub struct Router {
     pub address: Ipv4Addr,
     /// Ours behind it.
     pub client: Ipv4Addr,
+}
+
+impl Router {
+    /// The router that a route to the internet begins with, when our address is not one of the internet's.
+    #[must_use]
+    pub fn of(route: &Route) -> Option<Self> {
+        match (route.gateway?, route.source?) {
+            (IpAddr::V4(address), IpAddr::V4(client)) if !is_public(IpAddr::V4(client)) => {
+                Some(Self { address, client })
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A port that is forwarded to us.
