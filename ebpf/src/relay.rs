@@ -23,7 +23,9 @@ use aya_ebpf::bindings::{
 use aya_ebpf::helpers::generated;
 use aya_ebpf::programs::XdpContext;
 use landbridge_ebpf_common::relay::{changed, fold};
-use landbridge_ebpf_common::{AddressKey, Config, RelayKey, RelayRate, RelayTarget, SESSION_SLOT_MASK, Verdict};
+use landbridge_ebpf_common::{
+    AddressKey, Config, RELAY_BACK, RELAY_NATIVE, RelayKey, RelayRate, RelayTarget, SESSION_SLOT_MASK, Verdict,
+};
 
 use crate::maps;
 use crate::parse::{Datagram, Frame, V4, V6};
@@ -64,13 +66,13 @@ pub(crate) fn v4(ctx: &XdpContext, frame: &Frame, packet: &V4, datagram: &Datagr
     let udp = match checksum(bytes.u16(IP_AT + V4_LEN + 6), bytes.u16(IP_AT + V4_LEN + 4), target) {
         Checksum::Whole(sum) => sum,
         Checksum::None => 0,
-        Checksum::Partial if config.relay_native != 0 => 0,
+        Checksum::Partial if config.relay_flags & RELAY_NATIVE != 0 => 0,
         Checksum::Partial => return Verdict::RelayChecksum,
     };
     let mut fib = lookup(ctx, AF_INET, packet.len);
     fib.__bindgen_anon_3.ipv4_src = target.local.0[3];
     fib.__bindgen_anon_4.ipv4_dst = target.remote.0[3];
-    let verdict = match way(ctx, &mut fib).and_then(|verdict| within_rate(target, datagram).map(|()| verdict)) {
+    let verdict = match way(ctx, &mut fib, config).and_then(|verdict| within_rate(target, datagram).map(|()| verdict)) {
         Ok(verdict) => verdict,
         Err(verdict) => return verdict,
     };
@@ -90,7 +92,7 @@ pub(crate) fn v4(ctx: &XdpContext, frame: &Frame, packet: &V4, datagram: &Datagr
 
 /// Relays a datagram of IPv6.
 #[inline(always)]
-pub(crate) fn v6(ctx: &XdpContext, frame: &Frame, packet: &V6, datagram: &Datagram, _: &Config) -> Verdict {
+pub(crate) fn v6(ctx: &XdpContext, frame: &Frame, packet: &V6, datagram: &Datagram, config: &Config) -> Verdict {
     if frame.vlan != 0 || packet.next != UDP {
         return Verdict::RelayHeaders;
     }
@@ -106,7 +108,7 @@ pub(crate) fn v6(ctx: &XdpContext, frame: &Frame, packet: &V6, datagram: &Datagr
     let mut fib = lookup(ctx, AF_INET6, packet.len);
     fib.__bindgen_anon_3.ipv6_src = target.local.0;
     fib.__bindgen_anon_4.ipv6_dst = target.remote.0;
-    let verdict = match way(ctx, &mut fib).and_then(|verdict| within_rate(target, datagram).map(|()| verdict)) {
+    let verdict = match way(ctx, &mut fib, config).and_then(|verdict| within_rate(target, datagram).map(|()| verdict)) {
         Ok(verdict) => verdict,
         Err(verdict) => return verdict,
     };
@@ -186,7 +188,7 @@ fn lookup(ctx: &XdpContext, family: u8, packet_len: u32) -> bpf_fib_lookup {
 
 /// The verdict by which the frame leaves, with the hardware addresses in `fib`.
 #[inline(always)]
-fn way(ctx: &XdpContext, fib: &mut bpf_fib_lookup) -> Result<Verdict, Verdict> {
+fn way(ctx: &XdpContext, fib: &mut bpf_fib_lookup, config: &Config) -> Result<Verdict, Verdict> {
     let ingress = fib.ifindex;
     // SAFETY: the context is the kernel's, and the question is as long as it says.
     let answer = unsafe { generated::bpf_fib_lookup(ctx.as_ptr(), fib, size_of::<bpf_fib_lookup>() as i32, 0) };
@@ -196,7 +198,7 @@ fn way(ctx: &XdpContext, fib: &mut bpf_fib_lookup) -> Result<Verdict, Verdict> {
         BPF_FIB_LKUP_RET_FRAG_NEEDED => return Err(Verdict::RelayTooLong),
         _ => return Err(Verdict::RelayNoRoute),
     }
-    if fib.ifindex == ingress {
+    if fib.ifindex == ingress && config.relay_flags & RELAY_BACK != 0 {
         return if maps::relay_may_leave(ingress) { Ok(Verdict::RelayTransmitted) } else { Err(Verdict::RelayNoRoute) };
     }
     if maps::relay_redirect(fib.ifindex) { Ok(Verdict::RelayRedirected) } else { Err(Verdict::RelayNoRoute) }

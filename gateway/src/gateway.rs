@@ -168,7 +168,7 @@ impl Gateway {
             RunMode::Wg => Plan { table: None, own: None },
         };
         let fwmark = settings.fwmark.filter(|mark| *mark != 0).or(plan.own.map(|own| own.mark));
-        let (choices, steer) = Choices::make(settings, &mut netlink)?;
+        let (mut choices, steer) = Choices::make(settings, &mut netlink)?;
         let Opened { sockets, lane_sockets, source_ports, tun, tunnel, mtu, crew } =
             Opened::open(settings, options, &choices, fwmark, &mut netlink)?;
         let lan = open::lan_status(&choices.lan, &tun, crew.busy);
@@ -186,10 +186,11 @@ impl Gateway {
         let mut endpoint = Endpoint::new(Instant::now(), rand::random());
         endpoint.set_channel(open::channel(&source_ports, &crew));
         let kernel = Kernel::new(netlink).context("cannot read the interfaces of this host")?;
-        let mut driver = Driver::new(endpoint, kernel, ground, sockets.control, published);
+        let mut driver = Driver::new(endpoint, kernel, ground, sockets.control, Arc::clone(&published));
         driver.set_lanes(lanes.handles().iter().map(|handle| handle.link.clone()).collect());
         driver.set_source_ports(source_ports);
         driver.steer = steer;
+        driver.relays = open::relays(settings, &mut choices, &published, fwmark)?;
         let listener = uapi.for_runtime().context("cannot serve the UAPI socket")?;
         let parts = Parts {
             driver,
@@ -213,6 +214,7 @@ impl Gateway {
         self.control.configure_from(settings)?;
         self.serve_clients(settings)?;
         self.control.begin_steering()?;
+        self.control.begin_relaying()?;
         if options.mode == RunMode::Up {
             let tunnel = self.control.tunnel();
             let if_index = tunnel.if_index;

@@ -17,6 +17,7 @@ pub mod gateway;
 pub mod hangup;
 pub mod lab;
 pub mod nat;
+pub mod relay;
 pub mod settings;
 pub mod sizes;
 pub mod status;

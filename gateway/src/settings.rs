@@ -67,6 +67,8 @@ pub struct Settings {
     pub lan: Lan,
     /// How peers behind NATs are found.
     pub nat: NatSettings,
+    /// Forwarding of sealed datagrams between peers.
+    pub relay: RelaySettings,
     /// How many lanes; `None` picks by cores and queues.
     pub lanes: Option<usize>,
     /// Whether each lane keeps to one core; `None`: where cores remain for everything else.
@@ -155,6 +157,83 @@ impl MappingProtocol {
             Self::Upnp => "upnp",
         }
     }
+}
+
+/// Forwarding of sealed datagrams between two of our peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RelaySettings {
+    /// Whether anything is forwarded.
+    pub enabled: bool,
+    /// What forwards.
+    pub backend: RelayBackend,
+    /// The UDP ports of allocations: two for each.
+    pub ports: RelayPorts,
+    /// Million bits a second that each end of an allocation may send; 0 for no limit.
+    pub rate_mbps: u32,
+    /// Fixed allocations, for peers that know nothing of relays.
+    pub links: Vec<RelayLink>,
+}
+
+impl Default for RelaySettings {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            backend: RelayBackend::Auto,
+            ports: RelayPorts { first: 51_900, last: 52_155 },
+            rate_mbps: 1000,
+            links: Vec::new(),
+        }
+    }
+}
+
+/// What forwards relayed datagrams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RelayBackend {
+    /// The XDP program where the interfaces at hand can, else a thread.
+    #[default]
+    Auto,
+    /// The XDP program, and a thread for what that leaves.
+    Xdp,
+    /// A thread with sockets.
+    User,
+}
+
+/// A range of UDP ports; never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayPorts {
+    /// The first.
+    pub first: u16,
+    /// The last.
+    pub last: u16,
+}
+
+impl RelayPorts {
+    /// Whether a port is among them.
+    #[must_use]
+    pub const fn contains(self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// How many they are.
+    #[must_use]
+    pub const fn count(self) -> u16 {
+        (self.last - self.first).saturating_add(1)
+    }
+}
+
+impl fmt::Display for RelayPorts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// A fixed allocation for two peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayLink {
+    /// Who they are.
+    pub peers: [PublicKey; 2],
+    /// The port that each of them sends to, to reach the other.
+    pub ports: [u16; 2],
 }
 
 /// Which backend the wan side uses.

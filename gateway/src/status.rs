@@ -5,6 +5,7 @@
 
 pub mod network;
 pub mod paths;
+pub mod relay;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -80,6 +81,9 @@ pub struct Status {
     /// Our place in the network.
     #[serde(default)]
     pub place: paths::PlaceStatus,
+    /// Relaying between peers; absent where it is off.
+    #[serde(default)]
+    pub relay: Option<relay::RelayStatus>,
     /// Every peer.
     pub peers: Vec<PeerStatus>,
 }

@@ -71,6 +71,11 @@ pub const ROLE_LAN: u32 = 2;
 /// a page at most, less the 256 bytes that the kernel keeps in front. The constant is also what shows an older verifier
 /// (Linux 6.1) that a length read in network order is bounded: it loses track where the bytes are swapped.
 pub const PACKET_LEN_MAX: u16 = 4096 - 256;
+/// Of the relay: frames leave as they are, so that a partial checksum, which nobody would finish, is replaced by "none".
+pub const RELAY_NATIVE: u32 = 1;
+/// Of the relay: what leaves by the interface that it came by is sent back (XDP_TX). A veth forgets such frames until others
+/// come, unless its peer has an XDP program: there they are redirected to the interface itself.
+pub const RELAY_BACK: u32 = 2;
 /// Sockets at most.
 pub const SOCKETS: u32 = INTERFACES * QUEUES_PER_INTERFACE;
 
@@ -92,8 +97,8 @@ pub struct Config {
     pub relay_first: u16,
     /// How many ports it has from there on; 0: nothing is relayed.
     pub relay_count: u16,
-    /// 1: frames leave as they are, so that a partial checksum, which nobody would finish, is replaced by "none".
-    pub relay_native: u32,
+    /// [`RELAY_NATIVE`] and [`RELAY_BACK`].
+    pub relay_flags: u32,
 }
 
 /// What an interface is to us.
@@ -122,7 +127,7 @@ impl Config {
             lans: 0,
             relay_first: 0,
             relay_count: 0,
-            relay_native: 0,
+            relay_flags: 0,
         }
     }
 }

@@ -53,9 +53,9 @@ pub enum Verdict {
     LocalAddress = 22,
     /// On a lan: no peer has the longest route to its destination.
     NoRoute = 23,
-    /// Relayed, out of the interface that it came by.
+    /// Relayed, sent back out of the interface that it came by.
     RelayTransmitted = 24,
-    /// Relayed, out of another interface.
+    /// Relayed, by way of an interface's own queue of redirected frames.
     RelayRedirected = 25,
     /// To a port of the relay from a place that is not bound to it: the gateway looks whether it is to be.
     RelayUnbound = 26,

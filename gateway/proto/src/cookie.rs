@@ -18,6 +18,13 @@ use crate::constants::{COOKIE_LIFETIME, LABEL_COOKIE, LABEL_MAC1};
 use crate::message::{CookieReply, MAC_LEN, TYPE_COOKIE_REPLY};
 use crate::noise::{Refused, Secret, hash};
 
+/// Whether a handshake message was made for the owner of a public key, by its mac1: what a relay can tell of a message
+/// that it cannot open. `message` is an initiation or a response; what is shorter than both macs is made for nobody.
+#[must_use]
+pub fn is_made_for(public_key: &[u8; KEY_LEN], message: &[u8]) -> bool {
+    message.len() > 2 * MAC_LEN && MacKeys::new(public_key).mac1_matches(message)
+}
+
 /// The MAC of a source address that its owner puts under its next messages.
 pub(crate) type Cookie = [u8; MAC_LEN];
 
@@ -176,6 +183,17 @@ mod tests {
         assert!(!maker.mac2_matches(start + COOKIE_LIFETIME, remote(1), &message));
         let later = maker.reply(start + COOKIE_LIFETIME, &mut rng, &keys, remote(1), 77, &message);
         assert_ne!(keys.open_cookie(&mac1, &later), Ok(cookie));
+    }
+
+    #[test]
+    fn whom_a_message_is_made_for_is_told_without_opening_it() {
+        let mut message = [5; 148];
+        MacKeys::new(&[9; 32]).sign(None, &mut message);
+        assert!(is_made_for(&[9; 32], &message));
+        assert!(!is_made_for(&[8; 32], &message));
+        assert!(
+            !is_made_for(&[9; 32], &message[..147]) && !is_made_for(&[9; 32], &[0; 32]) && !is_made_for(&[9; 32], &[])
+        );
     }
 
     #[test]

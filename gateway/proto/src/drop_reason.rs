@@ -105,6 +105,18 @@ drop_reasons! {
     LanError => "lan_error",
     /// The hand-over queue between a lane and the control task is full.
     ControlQueueFull => "control_queue_full",
+    /// To a port of the relay from a place that is not bound to it.
+    RelayUnbound => "relay_unbound",
+    /// From a bound place to a port of the relay, but no message of WireGuard.
+    RelayNotWireguard => "relay_not_wireguard",
+    /// Relayed datagrams of one end faster than permitted.
+    RelayLimited => "relay_limited",
+    /// To be relayed, but its way ends here.
+    RelayHopLimit => "relay_hop_limit",
+    /// To be relayed to an end that is not there yet.
+    RelayWaiting => "relay_waiting",
+    /// A place that would be bound to the relay is the relay's own: what is sent there would come back.
+    RelayLoop => "relay_loop",
     /// The wan or the tunnel interface is going away.
     ShuttingDown => "shutting_down",
 }

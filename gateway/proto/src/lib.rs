@@ -41,6 +41,7 @@ pub mod tuning;
 pub use allowed_ips::{AllowedIps, Owner, Prefixes};
 pub use candidate::{Behaviour, Candidate, CandidateKind, Nat};
 pub use channel::{Alternates, ChannelConfig, ChannelCounters, Spread};
+pub use cookie::is_made_for;
 pub use drop_reason::DropReason;
 pub use endpoint::{Endpoint, Event, NatConfig, PeerConfig, PeerUpdate, RelayEnd, SPRAY_SLOT, Transmit, WallClock};
 pub use path::{PathReason, PathView, PathsView, Tier};

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use super::{args, output};
 use crate::config::{self, Format, Loaded, draft};
 use crate::control::lan;
-use crate::settings::{Crypto, LanBackend, Peer, RouteTable, Settings, WanBackend, XdpMode};
+use crate::settings::{
+    Crypto, LanBackend, Peer, PublicKey, RelayBackend, RelayLink, RouteTable, Settings, WanBackend, XdpMode,
+};
 
 pub(super) fn run(args: &args::Check) -> anyhow::Result<()> {
     let loaded = config::load(&args.file)?;
@@ -77,6 +79,7 @@ fn summary(loaded: &Loaded, text: &mut String) {
     lines.push(("wan", wan(settings)));
     lines.push(("lan", lan(settings)));
     nat(settings, &mut lines);
+    relay(settings, &mut lines);
     let beside = match settings.wan.source_ports {
         0 => "the listen port".to_owned(),
         ports => format!("the listen port and {ports} more, for peers that agree to them"),
@@ -123,6 +126,29 @@ fn nat(settings: &Settings, lines: &mut Vec<(&str, String)>) {
     };
     lines.push(("paths", direct.to_owned()));
     lines.push(("introduces", if nat.introduce { "its peers to each other" } else { "nobody" }.to_owned()));
+}
+
+/// What is forwarded between peers.
+fn relay(settings: &Settings, lines: &mut Vec<(&str, String)>) {
+    let relay = &settings.relay;
+    if !relay.enabled {
+        lines.push(("relay", "off".to_owned()));
+        return;
+    }
+    let backend = match relay.backend {
+        RelayBackend::Auto => "auto (the XDP program where the interfaces can, else a thread)",
+        RelayBackend::Xdp => "xdp",
+        RelayBackend::User => "user (a thread)",
+    };
+    let rate = sized(relay.rate_mbps, "no limit", |rate| format!("{rate} Mbit/s from each end"));
+    lines.push(("relay", format!("{backend}, ports {}, {rate}", relay.ports)));
+    let name = |key: PublicKey| {
+        let peer = settings.peers.iter().find(|peer| peer.public_key == key);
+        peer.and_then(|peer| peer.name.clone()).unwrap_or_else(|| key.to_string())
+    };
+    for RelayLink { peers: [one, other], ports: [port, other_port] } in &relay.links {
+        lines.push(("relay link", format!("{} at port {port}, {} at port {other_port}", name(*one), name(*other))));
+    }
 }
 
 fn wan(settings: &Settings) -> String {

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::{args, output, paths};
+use crate::status::relay::{RelayEndStatus, RelayStatus};
 use crate::status::{
     ExtensionsStatus, InterfaceStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus, Status, WanStatus,
     fetch, socket_path,
@@ -90,6 +91,26 @@ fn explain(error: io::Error, interface: &str, path: &Path) -> anyhow::Error {
     anyhow::anyhow!(said)
 }
 
+fn relay(relay: &RelayStatus) -> String {
+    let [first, last] = relay.ports;
+    format!(
+        "{}: {}; ports {first}-{last}; {} packets by XDP, {} by the thread",
+        relay.backend,
+        relay.reason,
+        output::count(relay.xdp.packets),
+        output::count(relay.user.packets)
+    )
+}
+
+fn relay_end(end: &RelayEndStatus) -> String {
+    let peer = end.name.as_deref().unwrap_or(&end.public_key);
+    match (&end.place, &end.forwarded_by) {
+        (Some(place), Some(by)) => format!("{peer} at port {} from {place}, by {by}", end.port),
+        (Some(place), None) => format!("{peer} at port {} from {place}", end.port),
+        (None, _) => format!("{peer} at port {}, not there yet", end.port),
+    }
+}
+
 fn page(status: &Status) -> String {
     let mut text = String::new();
     let mut line = |indent: usize, name: &str, value: String| {
@@ -108,6 +129,12 @@ fn page(status: &Status) -> String {
     );
     line(2, "wan", wan(&status.wan));
     line(2, "lan", lan(&status.lan));
+    if let Some(relay) = &status.relay {
+        line(2, "relay", self::relay(relay));
+        for allocation in &relay.allocations {
+            line(4, &allocation.kind, allocation.ends.iter().map(relay_end).collect::<Vec<_>>().join("; "));
+        }
+    }
     line(2, "crypto", format!("{}: {}", status.crypto.engine, status.crypto.reason));
     for lane in &status.lanes {
         line(2, &format!("lane {}", lane.lane), self::lane(lane));

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::error::{Fault, Located, Place, Problem};
 use super::keys::{self, KeySource};
+use super::relay::RelayDraft;
 use super::values;
 use crate::settings::{
     Crypto, EndpointName, Hooks, Lan, LanBackend, MappingProtocol, NatSettings, Peer, PublicKey, RouteTable, Settings,
@@ -60,6 +61,7 @@ pub struct Draft {
     pub direct: Option<bool>,
     pub introduce: Option<bool>,
     pub spray: Option<bool>,
+    pub relay: RelayDraft,
     pub lanes: Option<usize>,
     pub pin: Option<bool>,
     pub crypto: Crypto,
@@ -136,6 +138,7 @@ impl Draft {
             wan,
             lan,
             nat: self.check_nat()?,
+            relay: self.relay.check(self.listen_port, &self.peers)?,
             lanes: self.lanes,
             pin: self.pin,
             crypto: self.crypto,

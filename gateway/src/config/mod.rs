@@ -10,6 +10,7 @@
 pub mod draft;
 pub mod error;
 pub mod keys;
+pub mod relay;
 pub mod toml;
 pub(crate) mod values;
 pub mod wg_quick;

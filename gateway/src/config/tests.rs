@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::settings::{NatSettings, RouteTable, WanBackend};
+use crate::settings::{NatSettings, RelayBackend, RelaySettings, RouteTable, WanBackend};
 
 const KEY_A: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const PUBLIC_A: &str = "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=";
@@ -45,11 +45,15 @@ fn the_example_in_deploy_is_a_good_configuration() {
 fn the_example_has_every_key_that_the_parser_knows() {
     let text = include_str!("../../../deploy/landbridge.toml");
     for (section, keys) in toml::SECTIONS {
-        let header = if *section == "peer" { "[[peer]]".to_owned() } else { format!("[{section}]") };
+        let header = match *section {
+            "peer" => "[[peer]]".to_owned(),
+            "relay.link" => "# [[relay.link]]".to_owned(),
+            other => format!("[{other}]"),
+        };
         let lines: Vec<&str> =
             text.lines().skip_while(|line| *line != header).skip(1).take_while(|line| !line.starts_with('[')).collect();
         assert!(!lines.is_empty(), "{header} is missing");
-        for key in *keys {
+        for key in keys.iter().filter(|key| **key != "link") {
             let is_word = |word: &str| word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '_') == *key;
             assert!(lines.iter().any(|line| line.split_whitespace().any(is_word)), "{header} lacks {key}");
         }
@@ -98,6 +102,47 @@ fn nat_settings_are_taken_as_written_and_have_defaults() {
     assert!(!full.direct && full.introduce && !full.spray);
     let with_peer = format!("{head}[[peer]]\npublic_key = \"{PUBLIC_B}\"\ndirect = false");
     assert_eq!(settings(&with_peer, Format::Toml).expect("good").peers[0].direct, Some(false));
+}
+
+#[test]
+fn relay_settings_are_taken_as_written_and_have_defaults() {
+    let head = "[interface]\nname = \"lb0\"\nprivate_key_file = \"k\"\nlisten_port = 51820\n";
+    let peers = format!(
+        "[[peer]]\nname = \"berlin\"\npublic_key = \"{PUBLIC_A}\"\n[[peer]]\nname = \"phone\"\npublic_key = \"{PUBLIC_B}\"\n"
+    );
+    let relay = |text: &str| settings(&format!("{head}{text}{peers}"), Format::Toml).map(|settings| settings.relay);
+    assert_eq!(relay(""), Ok(RelaySettings::default()));
+    let link = "[[relay.link]]\npeers = [\"phone\", \"berlin\"]\nports = [41001, 41000]\n";
+    let full =
+        relay(&format!("[relay]\nenabled = true\nbackend = \"user\"\nports = \"41000-41003\"\nrate_mbps = 0\n{link}"))
+            .expect("good");
+    assert_eq!((full.enabled, full.backend, full.rate_mbps), (true, RelayBackend::User, 0));
+    assert_eq!((full.ports.first, full.ports.last, full.ports.count()), (41_000, 41_003, 4));
+    assert_eq!(full.links.len(), 1);
+    assert_eq!(full.links[0].peers.map(|key| key.to_string()), [PUBLIC_B, PUBLIC_A]);
+    assert_eq!(full.links[0].ports, [41_001, 41_000]);
+    let on = "[relay]\nenabled = true\n";
+    let linked = |link: &str| format!("{on}[[relay.link]]\n{link}\n");
+    for (text, expected) in [
+        ("[relay]\nports = \"5\"\n".to_owned(), "expected a range of at least two UDP ports"),
+        ("[relay]\nports = \"9-8\"\n".to_owned(), "expected a range of at least two UDP ports"),
+        (format!("{on}ports = \"51800-51899\"\n"), "51800-51899 holds the listen port 51820"),
+        ("[relay]\nbackend = \"both\"\n".to_owned(), "expected \"auto\", \"xdp\" or \"user\""),
+        ("[relay]\nrate_mbps = -1\n".to_owned(), "0 for no limit"),
+        ("[relay]\nport = 1\n".to_owned(), "did you mean `ports`?"),
+        (format!("[relay]\n{link}"), "no effect without `enabled = true`"),
+        (linked("peers = [\"phone\"]"), "the names of two peers"),
+        (linked("peers = [\"phone\", \"berlin\"]"), "two ports of relay.ports"),
+        (linked("peers = [\"phone\", \"berlin\"]\nports = [1, 51900]"), "1 is not among relay.ports"),
+        (linked("peers = [\"phone\", \"berlin\"]\nports = [51900, 51900]"), "port 51900 again"),
+        (linked("peers = [\"phone\", \"phone\"]\nports = [51900, 51901]"), "no relay to itself"),
+        (linked("peers = [\"phone\", \"berlim\"]\nports = [51900, 51901]"), "did you mean \"berlin\"?"),
+        (linked("peers = [\"phone\", \"berlin\"]\nports = [51900, \"51901\"]"), "expected a UDP port"),
+        (linked("peer = []"), "unknown key: did you mean `peers`?"),
+    ] {
+        let message = relay(&text).expect_err(&text);
+        assert!(message.contains(expected), "{text}\nsaid: {message}\nnot:  {expected}");
+    }
 }
 
 #[test]

@@ -13,8 +13,12 @@ use toml::de::{DeTable, DeValue};
 use super::draft::{Draft, LANES_MAX, PeerDraft};
 use super::error::{Fault, Located, Place, Problem, nearest};
 use super::keys::KeySource;
+use super::relay::{self, LinkDraft, RelayDraft};
 use super::values::{self, Expected};
 use crate::settings::RouteTable;
+
+/// Sections within the one of the relay.
+const RELAY_LINK: &str = "relay.link";
 
 /// Every section and its keys.
 pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
@@ -41,6 +45,8 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
     ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll", "source_ports"]),
     ("lan", &["backend", "interfaces", "xdp_mode", "copy", "offloads"]),
     ("nat", &["stun", "port_mapping", "direct", "introduce", "spray"]),
+    ("relay", &["enabled", "backend", "ports", "rate_mbps", "link"]),
+    (RELAY_LINK, &["peers", "ports"]),
     ("lanes", &["count", "pin", "frames", "crypto"]),
     ("metrics", &["listen", "stages"]),
     (
@@ -93,6 +99,9 @@ pub fn parse(text: &str) -> Result<Draft, Fault> {
     }
     if let Some(nat) = root.section("nat")? {
         read_nat(&nat, &mut draft)?;
+    }
+    if let Some(relay) = root.section("relay")? {
+        draft.relay = read_relay(&relay)?;
     }
     if let Some(lanes) = root.section("lanes")? {
         lanes.only_known()?;
@@ -185,6 +194,26 @@ fn read_nat(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
     Ok(())
 }
 
+fn read_relay(section: &Section<'_>) -> Result<RelayDraft, Fault> {
+    section.only_known()?;
+    let link = |link: &Section<'_>| {
+        link.only_known()?;
+        let name = |text: &str| if text.is_empty() { Err(relay::LINK_PEER) } else { Ok(text.to_owned()) };
+        Ok(LinkDraft {
+            section: link.at.clone(),
+            peers: link.list("peers", relay::LINK_PEER, name)?,
+            ports: link.ports("ports", relay::LINK_PORT)?,
+        })
+    };
+    Ok(RelayDraft {
+        enabled: section.boolean("enabled")?.unwrap_or(false),
+        backend: section.text("backend", relay::BACKEND, relay::backend)?.map(|b| b.value).unwrap_or_default(),
+        ports: section.text("ports", relay::PORTS, relay::ports)?,
+        rate_mbps: section.number("rate_mbps", 0, 100_000, relay::RATE)?.map(|rate| rate.value),
+        links: section.sections_as("link", RELAY_LINK)?.iter().map(link).collect::<Result<_, _>>()?,
+    })
+}
+
 fn read_peer(section: &Section<'_>) -> Result<PeerDraft, Fault> {
     section.only_known()?;
     const NAME: Expected = "a name of 1 to 64 printable characters";
@@ -274,7 +303,12 @@ impl<'d> Section<'d> {
     }
 
     fn sections(&self, name: &'d str) -> Result<Vec<Self>, Fault> {
-        let Some((value, place)) = self.value(name) else { return Ok(Vec::new()) };
+        self.sections_as(name, name)
+    }
+
+    /// The sections under a key, by the name that they have in the document.
+    fn sections_as(&self, key: &str, name: &'d str) -> Result<Vec<Self>, Fault> {
+        let Some((value, place)) = self.value(key) else { return Ok(Vec::new()) };
         let expected = format!("sections [[{name}]]");
         let Some(array) = value.get_ref().as_array() else {
             return Err(wrong_type(&place, value.get_ref(), &expected));
@@ -363,6 +397,21 @@ impl<'d> Section<'d> {
                 Some(text) => located(text, place, &parse),
                 None => Err(wrong_type(&place, element.get_ref(), expected)),
             }
+        };
+        array.iter().map(element).collect()
+    }
+
+    /// A list of ports.
+    fn ports(&self, key: &str, expected: Expected) -> Result<Vec<Located<u16>>, Fault> {
+        let Some((value, place)) = self.value(key) else { return Ok(Vec::new()) };
+        let list = format!("a list of numbers, each {expected}");
+        let Some(array) = value.get_ref().as_array() else { return Err(wrong_type(&place, value.get_ref(), &list)) };
+        let element = |element: &Spanned<DeValue<'_>>| {
+            let place = self.lines.place(element.span().start, &self.path(key));
+            let DeValue::Integer(number) = element.get_ref() else {
+                return Err(wrong_type(&place, element.get_ref(), expected));
+            };
+            located(number.as_str(), place, |text| text.parse().ok().filter(|port| *port != 0).ok_or(expected))
         };
         array.iter().map(element).collect()
     }

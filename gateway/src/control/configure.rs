@@ -30,7 +30,13 @@ impl Control {
         }
         let nat = &settings.nat;
         let present = endpoint.nat_config();
-        let config = NatConfig { direct: nat.direct, introduces: nat.introduce, spray: nat.spray, ..present };
+        let config = NatConfig {
+            direct: nat.direct,
+            introduces: nat.introduce,
+            spray: nat.spray,
+            relays: settings.relay.enabled,
+            ..present
+        };
         endpoint.set_nat_config(now, config);
         for peer in &settings.peers {
             let literal = peer
@@ -57,6 +63,7 @@ impl Control {
                 self.driver.locate(id, remote, None);
             }
         }
+        self.open_links(&settings.relay)?;
         self.driver.settle(now);
         Ok(())
     }
@@ -111,6 +118,9 @@ impl Control {
             socket2::SockRef::from(socket).set_mark(mark.unwrap_or(0))?;
         }
         self.mark_source_ports(mark.unwrap_or(0))?;
+        if let Some(relays) = &mut self.driver.relays {
+            relays.set_mark(mark)?;
+        }
         self.fwmark = mark;
         self.driver.ground.mark = mark;
         self.driver.doubt_paths();

@@ -19,6 +19,7 @@ use std::time::{Instant, SystemTime};
 use landbridge_proto::{DropReason, Endpoint, PathReason, PeerId, ReceiverIndex, SPRAY_SLOT, WallClock};
 
 use super::paths::{Ground, Network, Way};
+use super::relay::table::Relays;
 use super::sockets::{ControlSocket, Received};
 use super::spray::Sprays;
 use crate::datapath::lan_table::LanTable;
@@ -79,6 +80,8 @@ pub struct Driver<N> {
     pub sprays: Sprays,
     /// The steering program, with XDP.
     pub steer: Option<Steer>,
+    /// Forwarding between peers.
+    pub relays: Option<Relays>,
     /// Packets that the control task dropped, by reason.
     pub drops: [u64; DropReason::COUNT],
     /// How often another path came into use, by reason.
@@ -118,6 +121,7 @@ impl<N: Network> Driver<N> {
             sprays: Sprays::default(),
             outlook,
             steer: None,
+            relays: None,
             drops: [0; DropReason::COUNT],
             path_changes: PathReason::ALL.into_iter().map(|reason| (reason, 0)).collect(),
             wan_failed: None,

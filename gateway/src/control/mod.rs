@@ -23,6 +23,7 @@ pub mod netlink;
 mod news;
 pub mod paths;
 pub mod privileges;
+pub mod relay;
 pub mod report;
 pub mod rings;
 pub mod routing;
@@ -145,6 +146,8 @@ pub struct Control {
     ports_watched: u64,
     /// The readiness of a search's sockets, and which search that is.
     spray: (u64, Option<AsyncFd<OwnedFd>>),
+    /// Pulled by the relay's thread.
+    relay_waker: Option<AsyncFd<Waker>>,
     monitor: AsyncFd<Monitor>,
     /// News of the namespace that the tunnel interface was moved to.
     tunnel_monitor: Option<AsyncFd<Monitor>>,
@@ -174,6 +177,7 @@ impl Control {
         let (ask, queries) = mpsc::channel(QUERIES);
         let datagrams = watch(parts.driver.socket.second_handle()?)?;
         let source_ports = source_ports::watch(&parts.driver.ports)?.map(watch).transpose()?;
+        let relay_waker = parts.driver.relays.as_ref().map(|relays| watch(relays.thread.waker.clone())).transpose()?;
         Ok(Self {
             driver: parts.driver,
             facts: parts.facts,
@@ -196,6 +200,7 @@ impl Control {
             source_ports,
             ports_watched: 0,
             spray: (0, None),
+            relay_waker,
             monitor: watch(Monitor::new()?)?,
             tunnel_monitor: None,
             news: News::default(),
@@ -273,6 +278,13 @@ impl Control {
                     if let Some(end) = self.hear_lanes() {
                         return end;
                     }
+                }
+                ready = readable(self.relay_waker.as_ref()) => {
+                    if let Ok(mut guard) = ready {
+                        guard.get_inner().clear();
+                        guard.clear_ready();
+                    }
+                    self.driver.hear_relay(Instant::now());
                 }
                 ready = self.monitor.readable() => note_news(ready, &mut self.news, &mut self.news_due),
                 ready = readable(self.tunnel_monitor.as_ref()) => {
@@ -355,6 +367,7 @@ impl Control {
         self.driver.find_paths();
         self.driver.settle(now);
         self.watch_sprays();
+        self.driver.expect_links();
         None
     }
 
@@ -374,6 +387,7 @@ impl Control {
         }
         self.look_at_rings(now);
         self.refresh_lan();
+        self.tick_relay(now);
         if self.uapi.as_ref().is_some_and(|uapi| !uapi.is_there()) {
             return Some(End::Asked("its UAPI socket was removed"));
         }

@@ -55,6 +55,9 @@ impl Control {
         }
         self.addresses = found;
         self.announce_due = Some(Instant::now() + ANNOUNCE);
+        if let Some(relays) = &mut self.driver.relays {
+            relays.set_own(self.driver.steer.as_mut(), &self.addresses);
+        }
         let Some(steer) = &mut self.driver.steer else { return };
         let addresses: Vec<_> = self.addresses.iter().copied().collect();
         if let Err(error) = steer.set_addresses(&addresses) {

@@ -97,6 +97,7 @@ pub fn gather<N: Network>(facts: &Facts, driver: &Driver<N>, interface: &str, no
         channel: channel(driver),
         network: facts.network.clone(),
         place: paths::place(driver),
+        relay: driver.relay_status(now),
         peers: peers(driver, now),
     }
 }
@@ -110,7 +111,9 @@ fn stages(stats: &StageStats) -> Option<StagesStatus> {
 
 /// Packets dropped for a reason by the lanes and the control task.
 pub fn dropped<N: Network>(facts: &Facts, driver: &Driver<N>, reason: DropReason) -> u64 {
-    facts.lanes.iter().map(|(_, stats)| stats.dropped(reason)).sum::<u64>() + driver.drops[reason as usize]
+    facts.lanes.iter().map(|(_, stats)| stats.dropped(reason)).sum::<u64>()
+        + driver.drops[reason as usize]
+        + driver.relay_dropped(reason)
 }
 
 fn channel<N: Network>(driver: &Driver<N>) -> ChannelStatus {

@@ -278,6 +278,7 @@ impl ControlSocket {
             segment: None,
             ecn: 0,
             whole_v6,
+            hops: None,
         };
         datagram::send(self.socket.as_fd(), &[IoSlice::new(bytes)], &departure)
     }

@@ -147,7 +147,10 @@ fn try_zero_copy(wan: &Wan, interface: &Interface) -> std::io::Result<bool> {
 }
 
 /// The configured interfaces, else those that the endpoints' routes or the default routes leave by.
-fn interfaces(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<Vec<Interface>> {
+///
+/// # Errors
+/// An interface that is not there, or what the kernel said.
+pub fn interfaces(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<Vec<Interface>> {
     if !settings.wan.interfaces.is_empty() {
         return settings
             .wan

@@ -171,7 +171,7 @@ impl WanUdp {
             frames[which].iter().map(|frame| IoSlice::new(frame.data())).collect();
         let segment = (slices.len() > 1).then_some(*segment as u16);
         let Source { local, if_index } = from;
-        let departure = Departure { remote: *remote, local, if_index, segment, ecn: *ecn, whole_v6: false };
+        let departure = Departure { remote: *remote, local, if_index, segment, ecn: *ecn, whole_v6: false, hops: None };
         datagram::send(self.socket.as_fd(), &slices, &departure)
     }
 

@@ -16,6 +16,9 @@ use crate::control::lan::{self, LanChoice};
 use crate::control::listeners::{Listener, left_by_killed, uapi_path};
 use crate::control::netlink::Netlink;
 use crate::control::netlink::routes::RouteQuery;
+use crate::control::relay::LINK_SILENCE;
+use crate::control::relay::egress::Egress;
+use crate::control::relay::table::Relays;
 use crate::control::report::{Facts, Ring};
 use crate::control::rings::{self, Rings};
 use crate::control::routing;
@@ -24,7 +27,9 @@ use crate::control::source_ports;
 use crate::control::tunnel::Tunnel;
 use crate::control::wan::{self, Choice};
 use crate::datapath::lanes::{LaneConfig, Lanes, Offloads, RingBound};
+use crate::datapath::tables::Published;
 use crate::datapath::wan_xdp::packet_len_max;
+use crate::relay::Relay;
 use crate::settings::{LanBackend, Settings, Wan, WanBackend};
 use crate::sizes;
 use crate::status::network::NetworkStatus;
@@ -92,6 +97,7 @@ fn outlast(settings: &Settings, makes_interface: bool, netlink: &mut Netlink) {
 pub(super) struct Choices {
     pub(super) wan: Choice,
     pub(super) lan: LanChoice,
+    pub(super) relay: Egress,
 }
 
 impl Choices {
@@ -99,15 +105,18 @@ impl Choices {
     pub(super) fn make(settings: &Settings, netlink: &mut Netlink) -> anyhow::Result<(Self, Option<Steer>)> {
         let wan = wan::choose(settings, netlink)?;
         let lan = lan::choose(settings, &wan, netlink)?;
-        let mut choices = Self { wan, lan };
-        if !choices.have_rings() {
+        let relay = Egress::choose(settings, &wan, netlink)?;
+        let mut choices = Self { wan, lan, relay };
+        if !choices.have_rings() && !choices.relay.wants_program() {
             return Ok((choices, None));
         }
         let error = match Steer::load() {
             Ok(steer) => return Ok((choices, Some(steer))),
             Err(error) => error,
         };
-        let by_name = settings.wan.backend == WanBackend::Xdp || settings.lan.backend == LanBackend::Xdp;
+        let by_name = settings.wan.backend == WanBackend::Xdp
+            || settings.lan.backend == LanBackend::Xdp
+            || choices.relay.is_required();
         if by_name {
             return Err(error.into());
         }
@@ -116,6 +125,9 @@ impl Choices {
         }
         if !choices.lan.ports.is_empty() {
             choices.lan = LanChoice::tun(error.to_string());
+        }
+        if choices.relay.wants_program() {
+            choices.relay = Egress::none(error.to_string());
         }
         Ok((choices, None))
     }
@@ -319,6 +331,20 @@ pub(super) fn lane_configs(
         config.frames = sizes::frames(settings.frames_per_lane, rings, entries);
     }
     configs
+}
+
+/// What forwards between peers; `None` where that is off.
+pub(super) fn relays(
+    settings: &Settings,
+    choices: &mut Choices,
+    published: &Published,
+    fwmark: Option<u32>,
+) -> anyhow::Result<Option<Relays>> {
+    if !settings.relay.enabled {
+        return Ok(None);
+    }
+    let thread = Relay::start(Arc::clone(published), LINK_SILENCE).context("cannot start the relay's thread")?;
+    Ok(Some(Relays::new(&settings.relay, thread, fwmark, std::mem::take(&mut choices.relay))))
 }
 
 /// What peers that speak the control channel are offered.

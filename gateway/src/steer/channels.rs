@@ -27,10 +27,7 @@ const HEADERS_LEN: usize = 16 + 4;
 /// The receive queues that an interface uses; none where its driver does not tell.
 pub(super) fn rx_queues(if_index: u32) -> Option<u32> {
     let mut socket = open().ok()?;
-    let family = ask(&mut socket, FAMILY_CONTROL, CONTROL_GET_FAMILY, &attribute(CONTROL_FAMILY_NAME, b"ethtool\0"))
-        .ok()
-        .and_then(|answer| find(&answer, CONTROL_FAMILY_ID, |bytes| bytes.first_chunk().copied()))
-        .map(u16::from_ne_bytes)?;
+    let family = family(&mut socket, b"ethtool\0")?;
     let device = attribute(HEADER_DEVICE_INDEX, &if_index.to_ne_bytes());
     let answer = ask(&mut socket, family, CHANNELS_GET, &attribute(CHANNELS_HEADER, &device)).ok()?;
     let count = |kind| find(&answer, kind, |bytes| bytes.first_chunk().copied()).map_or(0, u32::from_ne_bytes);
@@ -38,14 +35,22 @@ pub(super) fn rx_queues(if_index: u32) -> Option<u32> {
     Some(count(CHANNELS_RX_COUNT).saturating_add(count(CHANNELS_COMBINED_COUNT))).filter(|queues| *queues > 0)
 }
 
-fn open() -> io::Result<Socket> {
+/// The number of a generic family; `name` ends with a zero byte.
+pub(super) fn family(socket: &mut Socket, name: &[u8]) -> Option<u16> {
+    ask(socket, FAMILY_CONTROL, CONTROL_GET_FAMILY, &attribute(CONTROL_FAMILY_NAME, name))
+        .ok()
+        .and_then(|answer| find(&answer, CONTROL_FAMILY_ID, |bytes| bytes.first_chunk().copied()))
+        .map(u16::from_ne_bytes)
+}
+
+pub(super) fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_GENERIC)?;
     socket.bind_auto()?;
     Ok(socket)
 }
 
 /// The attributes of the answer to one message.
-fn ask(socket: &mut Socket, family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) fn ask(socket: &mut Socket, family: u16, command: u8, attributes: &[u8]) -> io::Result<Vec<u8>> {
     let len = u32::try_from(HEADERS_LEN + attributes.len()).map_err(io::Error::other)?;
     let mut message = Vec::with_capacity(HEADERS_LEN + attributes.len());
     message.extend(len.to_ne_bytes());
@@ -65,7 +70,7 @@ fn ask(socket: &mut Socket, family: u16, command: u8, attributes: &[u8]) -> io::
 }
 
 /// An attribute, padded to four bytes.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
     // All that is asked here is short.
     bytes.extend(((4 + value.len()) as u16).to_ne_bytes());
@@ -76,7 +81,7 @@ fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// The value of an attribute, read by `read`. Lengths that lead nowhere end the search.
-fn find<T>(mut attributes: &[u8], wanted: u16, read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
+pub(super) fn find<T>(mut attributes: &[u8], wanted: u16, read: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
     while let Some([a, b, c, d]) = attributes.first_chunk().copied() {
         let len = usize::from(u16::from_ne_bytes([a, b]));
         let value = attributes.get(4..len)?;

@@ -19,6 +19,7 @@ mod attach;
 mod channels;
 mod counters;
 mod error;
+mod features;
 mod interface;
 mod link;
 pub mod relay;
@@ -41,6 +42,7 @@ use landbridge_proto::ReceiverIndex;
 pub use attach::{Attached, Hold, Mode};
 pub use counters::Counters;
 pub use error::SteerError;
+pub use features::sends_frames;
 pub use interface::{Interface, interface, interface_by_name};
 pub use landbridge_ebpf_common::Verdict;
 pub use roles::LanInterface;
@@ -80,8 +82,7 @@ pub struct Steer {
     relay_tallies: PerCpuArray<MapData, RelayTally>,
     relay_buckets: Array<MapData, RelayBucket>,
     relay_egress: DevMapHash<MapData>,
-    /// The relay's first port, how many there are, and whether all interfaces have the program in their drivers.
-    relay: (u16, u16, bool),
+    relay: relay::RelayPlan,
     /// What the map of addresses holds: this process alone writes it.
     present: BTreeSet<AddressKey>,
     /// Interfaces with sockets or a role, by index.
@@ -136,7 +137,7 @@ impl Steer {
             relay_tallies: take(&mut ebpf, map::RELAY_TALLIES).and_then(|m| m.try_into().map_err(error::object))?,
             relay_buckets: array(&mut ebpf, map::RELAY_BUCKETS)?,
             relay_egress: take(&mut ebpf, map::RELAY_EGRESS).and_then(|m| m.try_into().map_err(error::object))?,
-            relay: (0, 0, false),
+            relay: relay::RelayPlan::default(),
             ebpf,
             program_id,
             present: BTreeSet::new(),
@@ -279,9 +280,9 @@ impl Steer {
             // No packet is short enough for a tunnel whose routes are not all known.
             tunnel_mtu: if self.routes.is_complete() { self.tunnel_mtu } else { 0 },
             lans: u32::from(lans != 0),
-            relay_first: self.relay.0,
-            relay_count: self.relay.1,
-            relay_native: u32::from(self.relay.2),
+            relay_first: self.relay.first,
+            relay_count: self.relay.count,
+            relay_flags: self.relay.flags(),
             ..Config::listen(port, self.packet_len_max)
         });
         self.config.set(0, config, 0).map_err(error::map("the configuration"))

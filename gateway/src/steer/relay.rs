@@ -23,14 +23,36 @@ pub struct RelayOnward {
     pub port: u16,
 }
 
+/// What the program is told of the relay. All zero relays nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RelayPlan {
+    /// The first port.
+    pub first: u16,
+    /// How many there are.
+    pub count: u16,
+    /// No interface has the program in generic mode.
+    pub native: bool,
+    /// Every interface sends frames back that came by it; a veth does not do so reliably.
+    pub back: bool,
+}
+
+impl RelayPlan {
+    /// As the program has it.
+    pub(super) const fn flags(self) -> u32 {
+        (if self.native { common::RELAY_NATIVE } else { 0 }) | (if self.back { common::RELAY_BACK } else { 0 })
+    }
+}
+
 impl Steer {
-    /// Looks at datagrams to so many ports from `first` on as to be relayed; at none with a count of 0. `native`: no
-    /// interface has the program in generic mode.
+    /// Looks at datagrams to the relay's ports as to be relayed.
     ///
     /// # Errors
     /// What the kernel said.
-    pub fn set_relay(&mut self, first: u16, count: u16, native: bool) -> Result<(), SteerError> {
-        self.relay = (first, count, native);
+    pub fn set_relay(&mut self, relay: RelayPlan) -> Result<(), SteerError> {
+        if self.relay == relay {
+            return Ok(());
+        }
+        self.relay = relay;
         self.configure()
     }
 

@@ -16,6 +16,7 @@ mod movement;
 mod nat_lab;
 mod operation;
 mod pairs;
+mod relay;
 mod rings;
 mod uapi;
 mod uplinks;

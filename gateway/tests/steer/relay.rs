@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 
 use aya::programs::{TestRun, TestRunOptions};
-use landbridge::steer::relay::{RelayKey, RelayOnward, RelayRate, RelayTally};
+use landbridge::steer::relay::{RelayKey, RelayOnward, RelayPlan, RelayRate, RelayTally};
 use landbridge::steer::{self, Steer, Verdict};
 use landbridge_proto::ReceiverIndex;
 use nix::sched::{CloneFlags, unshare};
@@ -33,6 +33,7 @@ const B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x20);
 const OURS_B6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 const MAC_B: [u8; 6] = [2, 0xbb, 0, 0, 0, 9];
 const MAC_A: [u8; 6] = [2, 0xaa, 0, 0, 0, 9];
+const PLAN: RelayPlan = RelayPlan { first: PORT_A, count: 2, native: true, back: true };
 const OWN: u32 = 0x0070_0042;
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -82,7 +83,7 @@ impl Rig {
         let egress = steer::interface_by_name("lbrelay2").expect("the interface").index;
         let mut steer = load();
         steer.set_port(PORT).expect("a port");
-        steer.set_relay(PORT_A, 2, true).expect("ports");
+        steer.set_relay(PLAN).expect("ports");
         for interface in [ingress, egress] {
             steer.set_relay_egress(interface, true).expect("an interface");
         }
@@ -336,7 +337,7 @@ fn a_partial_checksum_becomes_none_in_drivers_and_is_the_kernels_elsewhere() {
         assert_eq!(rig.run(&partial), (Verdict::RelayRedirected, XDP_REDIRECT, expected));
         let (a6, at6) = a6();
         rig.refused("IPv6", &datagram(a6, at6, 64, &data, Sum::Partial), Verdict::RelayChecksum);
-        rig.steer.set_relay(PORT_A, 2, false).expect("generic mode");
+        rig.steer.set_relay(RelayPlan { native: false, ..PLAN }).expect("generic mode");
         rig.refused("generic mode", &partial, Verdict::RelayChecksum);
     });
 }
@@ -354,6 +355,9 @@ fn routes_neighbours_and_egress_decide_by_which_interface_a_datagram_leaves() {
         let (verdict, action, out) = rig.run(&frame);
         assert_eq!((verdict, action), (Verdict::RelayTransmitted, XDP_TX));
         assert_eq!((&out[..6], &out[6..12]), (&MAC_A[..], &mac_of("lbrelay0")[..]));
+        rig.steer.set_relay(RelayPlan { back: false, ..PLAN }).expect("a veth");
+        assert_eq!(rig.run(&frame).0, Verdict::RelayRedirected, "to the interface that it came by");
+        rig.steer.set_relay(PLAN).expect("any other");
         rig.steer.set_relay_egress(rig.ingress, false).expect("removed");
         rig.refused("not by this interface", &frame, Verdict::RelayNoRoute);
         ip(&format!("route del {B4}/32"));

@@ -37,6 +37,8 @@ pub struct Arrival {
     pub local: Option<IpAddr>,
     /// ECN of the IP packet.
     pub ecn: u8,
+    /// Hops that the IP packet had left, where [`crate::udp::tell_hops`] asked for it.
+    pub hops: Option<u8>,
 }
 
 /// How a message is to go.
@@ -55,6 +57,8 @@ pub struct Departure {
     pub ecn: u8,
     /// Refused where it would leave in fragments, although the socket allows them. Of IPv4 only the socket can say so.
     pub whole_v6: bool,
+    /// Hops that the IP packets have; `None`: as many as the kernel gives to its own.
+    pub hops: Option<u8>,
 }
 
 /// Room for what is known of messages received together.
@@ -142,7 +146,7 @@ impl Inbox {
         let (len, control_len) = self.lens[message];
         let len = len as usize;
         let remote = address_of(&self.names[message])?;
-        let mut arrival = Arrival { len, segment: len, remote, local: None, ecn: 0 };
+        let mut arrival = Arrival { len, segment: len, remote, local: None, ecn: 0, hops: None };
         each_control(&self.control[message].0[..control_len.min(CONTROL)], |level, kind, data| {
             match (level, kind) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
@@ -162,6 +166,10 @@ impl Inbox {
                 (libc::IPPROTO_IP, libc::IP_TOS) => arrival.ecn = data.first().map_or(0, |tos| tos & 3),
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
                     arrival.ecn = data.first_chunk().map_or(0, |bytes| (i32::from_ne_bytes(*bytes) & 3) as u8);
+                }
+                (libc::IPPROTO_IP, libc::IP_TTL) | (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => {
+                    let hops = data.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+                    arrival.hops = hops.and_then(|hops| u8::try_from(hops).ok());
                 }
                 _ => {}
             }
@@ -225,6 +233,13 @@ fn write_details(control: &mut Control, to: &Departure) -> usize {
         match to_v4 {
             true => put(libc::IPPROTO_IP, libc::IP_TOS, &tos),
             false => put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos),
+        }
+    }
+    if let Some(hops) = to.hops {
+        let hops = c_int::from(hops).to_ne_bytes();
+        match to_v4 {
+            true => put(libc::IPPROTO_IP, libc::IP_TTL, &hops),
+            false => put(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, &hops),
         }
     }
     if to.whole_v6 && !to_v4 {
@@ -329,6 +344,7 @@ mod tests {
         let socket = || {
             let socket = UdpSocket::bind(address).expect("loopback has room");
             crate::udp::tell_details(socket.as_fd(), address.starts_with('[')).expect("the kernel has these options");
+            crate::udp::tell_hops(socket.as_fd(), address.starts_with('[')).expect("the kernel has these options");
             socket
         };
         (socket(), socket())
@@ -342,7 +358,8 @@ mod tests {
             let local = Some(sender.local_addr().expect("it is bound").ip());
             let datagrams = [[1_u8; 100], [2; 100], [3; 100]];
             let slices: Vec<_> = datagrams.iter().map(|datagram| IoSlice::new(datagram)).collect();
-            let departure = Departure { remote, local, if_index: None, segment: Some(100), ecn: 2, whole_v6: false };
+            let departure =
+                Departure { remote, local, if_index: None, segment: Some(100), ecn: 2, whole_v6: false, hops: Some(7) };
             send(sender.as_fd(), &slices, &departure).expect("loopback takes it");
             let mut rooms = [[0_u8; 100]; 8];
             let mut slices: Vec<_> = rooms.iter_mut().map(|room| IoSliceMut::new(room)).collect();
@@ -350,7 +367,7 @@ mod tests {
             assert_eq!(inbox.receive(receiver.as_fd(), &mut slices, 4).expect("it waits"), 1);
             let arrival = inbox.arrival(0).expect("it has a sender");
             let remote = sender.local_addr().expect("it is bound");
-            let expected = Arrival { len: 300, segment: 100, remote, local: Some(remote.ip()), ecn: 2 };
+            let expected = Arrival { len: 300, segment: 100, remote, local: Some(remote.ip()), ecn: 2, hops: Some(7) };
             assert_eq!(arrival, expected, "{address}");
             assert_eq!(rooms[..3], datagrams);
             assert_eq!(inbox.arrival(1), None);

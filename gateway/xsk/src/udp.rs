@@ -45,6 +45,20 @@ pub fn tell_details(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
 }
 
+/// Asks for how many hops each datagram had left.
+///
+/// # Errors
+/// What setsockopt said.
+pub fn tell_hops(socket: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
+    if is_v6 {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1)?;
+        // For IPv4 in IPv6 clothes; a socket of IPv6 alone has no use for it.
+        let _ = set(socket, libc::IPPROTO_IP, libc::IP_RECVTTL, 1);
+        return Ok(());
+    }
+    set(socket, libc::IPPROTO_IP, libc::IP_RECVTTL, 1)
+}
+
 /// How many datagrams the kernel cuts one message into at most (UDP_SEGMENT).
 #[must_use]
 pub fn segments_max(socket: BorrowedFd<'_>) -> usize {

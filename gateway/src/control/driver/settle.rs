@@ -91,8 +91,9 @@ impl<N: Network> Driver<N> {
             }
             Event::SprayWanted { peer, remote, sockets } => self.begin_spray(peer, remote, sockets, Instant::now()),
             Event::SprayEnded { peer, keep } => self.end_spray(peer, keep),
-            // Without a relay's ports and without sockets for a search there is nothing to follow from these.
-            Event::RelayAllocate { .. } | Event::RelayBound { .. } | Event::RelayFreed { .. } => {}
+            Event::RelayAllocate { allocation, a, b } => self.relay_allocate(allocation, [a, b]),
+            Event::RelayBound { allocation, end, remote, local } => self.relay_bound(allocation, end, remote, local),
+            Event::RelayFreed { allocation } => self.relay_freed(allocation),
             Event::PeerRemoved { peer } => {
                 self.forget_sprays_of(peer);
                 self.peers.remove(&peer);

@@ -7,6 +7,7 @@
 mod families;
 pub mod http;
 mod paths;
+mod relay;
 
 use std::os::fd::AsFd as _;
 
@@ -93,6 +94,7 @@ pub fn text(status: &Status, extra: &Extra) -> Vec<u8> {
         );
     }
     backends(&mut families, status);
+    relay::relay(&mut families, status);
     for ring in &extra.rings {
         families.ring(status, ring);
     }
@@ -251,6 +253,7 @@ mod tests {
     use super::*;
     use crate::status::network::NetworkStatus;
     use crate::status::paths::{CandidateStatus, PathChanges, PathStatus, PathsStatus, PlaceStatus};
+    use crate::status::relay::{RelayAllocationStatus, RelayCounters, RelayEndStatus, RelayStatus};
     use crate::status::{
         ChannelStatus, CryptoStatus, ExtensionsStatus, LanStatus, LaneStatus, PeerStatus, StageStatus, StagesStatus,
         WanStatus,
@@ -299,6 +302,7 @@ mod tests {
             channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
             network: NetworkStatus::default(),
             place: place(),
+            relay: Some(relay_status()),
             peers: vec![PeerStatus {
                 public_key: "BBBB=".to_owned(),
                 name: Some("site \"b\"".to_owned()),
@@ -329,6 +333,33 @@ mod tests {
     fn candidate(state: &str) -> CandidateStatus {
         let address = "192.0.2.9:7".parse().expect("an address");
         CandidateStatus { kind: "stun".to_owned(), address, state: state.to_owned(), why: None }
+    }
+
+    fn relay_status() -> RelayStatus {
+        let counters = |packets| RelayCounters { packets, bytes: packets * 100, limited: 1 };
+        let end = |place| RelayEndStatus {
+            public_key: "BBBB=".to_owned(),
+            name: None,
+            port: 51_900,
+            place,
+            forwarded_by: None,
+            silent_seconds: None,
+            xdp: counters(40),
+            user: counters(2),
+        };
+        RelayStatus {
+            backend: "xdp".to_owned(),
+            reason: "configured".to_owned(),
+            ports: [51_900, 52_155],
+            rate_mbps: 1000,
+            interfaces: Vec::new(),
+            xdp: counters(40),
+            user: counters(2),
+            allocations: vec![RelayAllocationStatus {
+                kind: "link".to_owned(),
+                ends: vec![end(Some(([192, 0, 2, 1], 1).into())), end(None)],
+            }],
+        }
     }
 
     fn place() -> PlaceStatus {
@@ -386,6 +417,10 @@ mod tests {
             "landbridge_dropped_packets_total{device=\"lb0\",reason=\"replayed\"} 5",
             "landbridge_xsk_rx_ring_full_total{device=\"lb0\",interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_channel_messages_total{device=\"lb0\",direction=\"tx\"} 6",
+            "landbridge_relay_allocations{device=\"lb0\",kind=\"link\"} 1",
+            "landbridge_relay_bound_ends{device=\"lb0\"} 1",
+            "landbridge_relay_packets_total{device=\"lb0\",backend=\"xdp\"} 40",
+            "landbridge_relay_limited_packets_total{device=\"lb0\",backend=\"user\"} 1",
             "landbridge_peer_source_ports{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\",direction=\"tx\"} 9",
             "landbridge_xdp_packets_total{device=\"lb0\",verdict=\"redirect\"} 4",
             "# HELP landbridge_lane_wan_socket_rx_packets_total Datagrams of transport data received from the kernel's socket.",
