@@ -13,6 +13,7 @@ mod laboratory;
 mod lifecycle;
 mod metrics;
 mod movement;
+mod narrow;
 mod nat_lab;
 mod operation;
 mod pairs;

@@ -16,6 +16,14 @@ pub fn allow_ipv6_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
     set(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0)
 }
 
+/// The opposite: what is larger than the path's MTU, as far as the kernel knows it, is refused.
+///
+/// # Errors
+/// What setsockopt said.
+pub fn refuse_ipv6_fragments(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 1)
+}
+
 /// Takes SO_TIMESTAMPNS back. A time of arrival costs the whole machine's receiving, and beside it the length of joined
 /// datagrams, the address and the mark of congestion find no room in the 88 bytes that quinn-udp has for them: they
 /// come cut short or not at all.
