@@ -14,7 +14,7 @@
 //!    source with the allowed IPs, lower the segment size that a SYN announces to what a narrow path carries, give the
 //!    packet to the lan side.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
