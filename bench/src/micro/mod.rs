@@ -4,9 +4,11 @@
 //! something allocated per packet, and with `--check` also when a target was missed.
 
 mod aead;
+pub(crate) mod crew;
 mod hot_path;
 mod offload;
 pub(crate) mod site;
+mod stealing;
 mod steer;
 mod tables;
 
@@ -56,7 +58,8 @@ struct Report {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let groups = [aead::cases(), hot_path::cases(), tables::cases(), offload::cases()?, steer::cases()?];
+    let groups =
+        [aead::cases(), hot_path::cases(), stealing::cases()?, tables::cases(), offload::cases()?, steer::cases()?];
     let cases: Vec<Case> = groups.into_iter().flatten().collect();
     let cases = match &arguments.filter {
         Some(text) => filtered(cases, text),

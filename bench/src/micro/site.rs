@@ -29,10 +29,14 @@ use super::aead::TURN;
 
 const MTU: u32 = 1420;
 const PORT: u16 = 51_820;
+/// What the case that offers most has under way, twice.
+const FRAMES: u32 = 8 * TURN as u32;
 
 /// One gateway's lane.
 pub(crate) struct Site {
     pub(crate) lane: Lane<MemoryRing, MemoryLan>,
+    /// Packets that were offered; each has its number behind its IP header.
+    offered: u32,
 }
 
 impl Site {
@@ -40,23 +44,24 @@ impl Site {
     pub(crate) fn new(number: u8, peers: u32) -> anyhow::Result<Self> {
         let published = Arc::new(ArcSwap::from_pointee(tables(number, peers)));
         let (wan, lan, pool, link) = member(peers)?;
-        Ok(Self { lane: Lane::alone(wan, lan, pool, published, link) })
+        Ok(Self { lane: Lane::alone(wan, lan, pool, published, link), offered: 0 })
     }
 
     /// Site 1 with one peer, to whom these routes lead.
     pub(crate) fn with_routes(routes: AllowedIps) -> anyhow::Result<Self> {
         let tables = Tables { routes: Arc::new(routes), ..tables(1, 1) };
         let (wan, lan, pool, link) = member(1)?;
-        Ok(Self { lane: Lane::alone(wan, lan, pool, Arc::new(ArcSwap::from_pointee(tables)), link) })
+        let published = Arc::new(ArcSwap::from_pointee(tables));
+        Ok(Self { lane: Lane::alone(wan, lan, pool, published, link), offered: 0 })
     }
 
-    /// Site 1 with one peer, and lanes that may help it.
-    pub(crate) fn in_crew(lanes: u32) -> anyhow::Result<(Self, Vec<Neighbour>)> {
-        let published = Arc::new(ArcSwap::from_pointee(tables(1, 1)));
+    /// Site 1 or 2 with one peer, and lanes that may help it.
+    pub(crate) fn in_crew(number: u8, lanes: u32) -> anyhow::Result<(Self, Vec<Neighbour>)> {
+        let published = Arc::new(ArcSwap::from_pointee(tables(number, 1)));
         let members = (0..lanes.max(1)).map(|_| member(1)).collect::<anyhow::Result<Vec<_>>>()?;
         let mut crew = Lane::crew(members, &published);
         let neighbours = crew.split_off(1);
-        Ok((Self { lane: crew.pop().context("a crew has a lane")? }, neighbours))
+        Ok((Self { lane: crew.pop().context("a crew has a lane")?, offered: 0 }, neighbours))
     }
 
     /// Packets of `len` bytes to these peers arrive on the lan side.
@@ -76,6 +81,8 @@ impl Site {
         for (source, destination) in ways {
             packet[12..16].copy_from_slice(&source.octets());
             packet[16..20].copy_from_slice(&destination.octets());
+            packet[20..24].copy_from_slice(&self.offered.to_be_bytes());
+            self.offered = self.offered.wrapping_add(1);
             let frame = filled(self.lane.pool(), &packet);
             self.lane.lan().arrived.push_back(frame);
         }
@@ -101,12 +108,17 @@ impl Site {
     }
 }
 
+/// The number that a packet was offered with.
+pub(crate) fn sequence_of(packet: &[u8]) -> u32 {
+    u32::from_be_bytes(*packet[20..].first_chunk().expect("a packet is longer than its number"))
+}
+
 /// A lane that may help a site's.
 pub(crate) type Neighbour = Lane<MemoryRing, MemoryLan>;
 
 /// Sides, memory and queues of a lane.
 fn member(peers: u32) -> anyhow::Result<(MemoryRing, MemoryLan, Pool, Link)> {
-    let config = MemoryConfig { frames: 2 * TURN as u32, frame_size: 2048, jumbo_frames: 0, huge_pages: true };
+    let config = MemoryConfig { frames: FRAMES, frame_size: 2048, jumbo_frames: 0, huge_pages: true };
     let (_, pool) = Memory::new(config).context("packet memory")?;
     let link = Link {
         // Each peer reports once that it is active.
@@ -119,7 +131,7 @@ fn member(peers: u32) -> anyhow::Result<(MemoryRing, MemoryLan, Pool, Link)> {
 }
 
 fn filled(pool: &mut Pool, bytes: &[u8]) -> Frame {
-    let mut frame = pool.take().expect("memory holds two turns");
+    let mut frame = pool.take().expect("memory holds what is offered");
     frame.append(bytes.len()).expect("a frame holds a packet").copy_from_slice(bytes);
     frame
 }

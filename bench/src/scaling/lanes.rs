@@ -4,16 +4,12 @@
 //! does: claim to know what more cores bring than this machine has: with more lanes than cores one thread takes all
 //! lanes' turns, which is the bookkeeping of the hand-over without its gain.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Instant;
-
-use landbridge::datapath::lane::Turn;
 
 use super::{Curve, Growth, SampleFn};
 use crate::measure::Sample;
-use crate::micro::site::{Neighbour, Site};
+use crate::micro::crew::Crew;
+use crate::micro::site::Site;
 use crate::micro::{TURN, best_engine};
 
 const LANES: [u32; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -40,7 +36,7 @@ pub(super) fn growth() -> anyhow::Result<Growth> {
 
 /// One thread: the lane shares its bursts, finds nobody awake to take them, and does them all itself.
 fn simulated(lanes: u32, len: usize) -> anyhow::Result<SampleFn> {
-    let (mut site, mut neighbours) = Site::in_crew(lanes)?;
+    let (mut site, mut neighbours) = Site::in_crew(1, lanes)?;
     neighbours.iter_mut().for_each(|lane| lane.set_idle(true));
     Ok(Box::new(move || {
         // They belong to the crew as long as they are there.
@@ -51,14 +47,11 @@ fn simulated(lanes: u32, len: usize) -> anyhow::Result<SampleFn> {
 
 /// A thread for each neighbour, which looks for work all the time.
 fn threaded(lanes: u32, len: usize) -> anyhow::Result<SampleFn> {
-    let (mut site, neighbours) = Site::in_crew(lanes)?;
-    let gate = Gate::default();
-    let helpers: Vec<JoinHandle<()>> = neighbours.into_iter().map(|lane| help(lane, &gate)).collect();
-    let crew = Crew { gate, helpers };
+    let mut crew = Crew::new(1, lanes)?;
     Ok(Box::new(move || {
-        crew.gate.open.store(true, Ordering::Release);
-        let sample = turns(&mut site, len);
-        crew.gate.open.store(false, Ordering::Release);
+        crew.set_open(true);
+        let sample = turns(&mut crew.site, len);
+        crew.set_open(false);
         sample
     }))
 }
@@ -77,43 +70,4 @@ fn turns(site: &mut Site, len: usize) -> Sample {
         site.forget_sent();
     }
     sample
-}
-
-/// Helpers look for work while it is open.
-#[derive(Debug, Clone, Default)]
-struct Gate {
-    open: Arc<AtomicBool>,
-    end: Arc<AtomicBool>,
-}
-
-/// Ends its helpers when it is dropped.
-struct Crew {
-    gate: Gate,
-    helpers: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Crew {
-    fn drop(&mut self) {
-        self.gate.end.store(true, Ordering::Release);
-        for helper in self.helpers.drain(..) {
-            helper.thread().unpark();
-            drop(helper.join());
-        }
-    }
-}
-
-fn help(mut lane: Neighbour, gate: &Gate) -> JoinHandle<()> {
-    let gate = gate.clone();
-    std::thread::spawn(move || {
-        while !gate.end.load(Ordering::Acquire) {
-            if !gate.open.load(Ordering::Acquire) {
-                // Between samples the core belongs to the others.
-                lane.set_idle(false);
-                std::thread::park_timeout(std::time::Duration::from_micros(200));
-                continue;
-            }
-            let turn = lane.poll_once(Instant::now());
-            lane.set_idle(turn == Turn::Idle);
-        }
-    })
 }

@@ -73,7 +73,7 @@ pub fn rings_of(wan: &Wan, interface: &Interface) -> impl Iterator<Item = XskCon
 }
 
 fn ring(wan: &Wan, if_index: u32, queue: u32) -> XskConfig {
-    let entries = sizes::ring_entries(wan.ring, 1, FRAME_SIZE);
+    let entries = sizes::ring_entries(wan.ring, 1, 0, FRAME_SIZE);
     XskConfig {
         if_index,
         queue,

@@ -140,7 +140,7 @@ impl Choices {
     /// The rings of both sides, sized to share one budget.
     fn rings(&self, settings: &Settings, frame_size: u32) -> (Vec<XskConfig>, Vec<XskConfig>) {
         let (mut wan, mut lan) = (self.wan.rings(&settings.wan), self.lan.rings(settings));
-        let entries = sizes::ring_entries(settings.wan.ring, wan.len() + lan.len(), frame_size);
+        let entries = sizes::ring_entries(settings.wan.ring, wan.len(), lan.len(), frame_size);
         for ring in wan.iter_mut().chain(&mut lan) {
             (ring.rx_ring, ring.tx_ring, ring.fill_ring) = (entries, entries, entries);
         }
@@ -302,7 +302,7 @@ pub(super) fn lane_configs(
 ) -> Vec<LaneConfig> {
     let frame_size = if mtu > SMALL_MTU_MAX { 4096 } else { SMALL_FRAME };
     let (wan_rings, lan_rings) = choices.rings(settings, frame_size);
-    let entries = sizes::ring_entries(settings.wan.ring, wan_rings.len() + lan_rings.len(), frame_size);
+    let entries = sizes::ring_entries(settings.wan.ring, wan_rings.len(), lan_rings.len(), frame_size);
     let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
     let mut configs: Vec<_> = (0..crew.count)
         .map(|lane| LaneConfig {
@@ -362,7 +362,7 @@ pub(super) fn places(settings: &Settings, choices: &Choices, lanes: &Lanes, busy
     // Rings that are bound again are as large as those that the memory was cut for.
     let frame_size = memories.first().map_or(SMALL_FRAME, Memory::frame_size);
     let (wan_rings, lan_rings) = choices.rings(settings, frame_size);
-    let ring = sizes::ring_entries(settings.wan.ring, wan_rings.len() + lan_rings.len(), frame_size);
+    let ring = sizes::ring_entries(settings.wan.ring, wan_rings.len(), lan_rings.len(), frame_size);
     let wan = rings::Options {
         rings: Wan { ring, ..settings.wan.clone() },
         optional: settings.wan.backend == WanBackend::Auto,
