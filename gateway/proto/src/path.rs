@@ -214,7 +214,7 @@ impl Paths {
 
     /// Introducers and relays said where the peer may be reached: replaces what they said before.
     pub(crate) fn set_named(&mut self, candidates: Vec<Candidate>) {
-        self.renamed = self.named != candidates;
+        self.renamed |= self.named != candidates;
         self.named = candidates;
     }
 

@@ -17,6 +17,7 @@ use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, refusal};
 use crate::channel::Said;
 use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
 use crate::introduce::{DELAY_MAX, Errand, Errands, Registry, Seeker, Wish, delay_for};
+use crate::path::PathsView;
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
 
@@ -110,7 +111,7 @@ impl Endpoint {
         if !self.is_direct(id) {
             self.meeting.seeker.dropped(now, id);
             self.meeting.introduced.remove(&id);
-            self.name_places(id);
+            self.name_places(now, id);
         }
         self.look_for(now, id);
         self.run_meeting(now);
@@ -140,7 +141,7 @@ impl Endpoint {
         }
         self.meeting.seeker.closed(now, id);
         self.meeting.registry.forget(id);
-        self.relay_lapsed(id);
+        self.relay_lapsed(now, id);
         self.meeting.relaying.seeker.closed(now, id);
         self.look_for(now, id);
         self.arm_meeting(now);
@@ -167,7 +168,7 @@ impl Endpoint {
         if restarted {
             // What it was told and what it wished for is forgotten.
             self.meeting.registry.forget(id);
-            self.relay_lapsed(id);
+            self.relay_lapsed(now, id);
         }
         self.meeting.lapsed.remove(&id);
         match features.contains(Features::INTRODUCES) {
@@ -432,13 +433,22 @@ impl Endpoint {
         places
     }
 
+    /// Completes what is told of the ways to a peer: who introduces us, and which relay leads to it.
+    pub(super) fn complete_view(&self, id: PeerId, view: &mut PathsView) {
+        view.introducers = self.meeting.seeker.desks_that_know(id).collect();
+        let in_use = view.in_use.as_ref().map(|path| path.remote);
+        let mut legs: Vec<_> = self.legs_of(id);
+        // The one in use before those that stand by.
+        legs.sort_by_key(|(_, place)| Some(*place) != in_use);
+        view.relay = legs.first().map(|(relay, _)| *relay);
+    }
+
     /// Those who prove paths are told of them.
-    pub(super) fn name_places(&mut self, id: PeerId) {
+    pub(super) fn name_places(&mut self, now: Instant, id: PeerId) {
         let places = self.places_of(id);
         if let Some(paths) = self.peers.get_mut(id).and_then(|peer| peer.paths.as_mut()) {
             paths.set_named(places);
-            // They are checked by whoever looks next what is due.
-            self.timers.set(id.slot, Timer::Paths, self.epoch);
+            self.run_paths(id, now);
         }
     }
 }

@@ -187,7 +187,7 @@ impl Endpoint {
                 paths.moved(now, remote, peer.local, kind, reason);
             }
             peer.paths = Some(Box::new(paths));
-            self.name_places(id);
+            self.name_places(now, id);
         }
         self.tell_candidates_to(now, id);
         self.run_paths(id, now);
@@ -425,7 +425,9 @@ impl Endpoint {
     }
 
     pub(super) fn view_paths(&self, id: PeerId) -> Option<PathsView> {
-        self.peers.get(id)?.paths.as_ref().map(|paths| paths.view())
+        let mut view = self.peers.get(id)?.paths.as_ref()?.view();
+        self.complete_view(id, &mut view);
+        Some(view)
     }
 
     /// Says something that is answered, again and again until it is.

@@ -169,7 +169,7 @@ impl Endpoint {
     pub(super) fn begin_punch(&mut self, now: Instant, id: PeerId, start: Instant) {
         let Some(peer) = self.peers.get(id) else { return };
         if peer.can_seal(now) {
-            return self.name_places(id);
+            return self.name_places(now, id);
         }
         let answered = peer.accepted.at.is_some_and(|at| now.saturating_duration_since(at) < PATIENCE);
         if self.identity.is_none() || answered && peer.sessions.next.is_some() {

@@ -274,7 +274,7 @@ impl Endpoint {
         }
         let leg = self.meeting.relaying.client.legs_by(id).find(|(_, leg)| leg.allocation == allocation);
         let peer = leg.map(|(peer, _)| peer).ok_or(DropReason::ChannelUnexpected)?;
-        self.drop_leg(peer, id);
+        self.drop_leg(now, peer, id);
         self.meeting.relaying.seeker.ask_again(now, id, peer);
         self.run_meeting(now);
         Ok(())
@@ -286,14 +286,14 @@ impl Endpoint {
             self.meeting.relaying.client.moved(now, Some(relay));
             let peers: Vec<_> = self.meeting.relaying.client.legs_by(relay).map(|(peer, _)| peer).collect();
             for peer in peers {
-                self.name_places(peer);
+                self.name_places(now, peer);
             }
         }
         while let Some(Tell { desk, sought, stop }) = self.meeting.relaying.seeker.run(now) {
             let leg = self.meeting.relaying.client.leg(sought, desk).copied();
             match (leg, stop) {
                 (Some(leg), Some(_)) => {
-                    self.drop_leg(sought, desk);
+                    self.drop_leg(now, sought, desk);
                     self.send_errand(now, desk, Task::RelayRelease { allocation: leg.allocation });
                 }
                 (None, None) => self.send_errand(now, desk, Task::RelayRequest { sought }),
@@ -307,7 +307,7 @@ impl Endpoint {
                     self.bind(relay, allocation, port, request);
                 }
                 Some(BindDue::Lost { peer, relay }) => {
-                    self.name_places(peer);
+                    self.name_places(now, peer);
                     self.meeting.relaying.seeker.silent(now, relay);
                     self.begin_handshake(relay, now);
                 }
@@ -321,17 +321,17 @@ impl Endpoint {
     }
 
     /// The link to a relay is over, or the relay has forgotten everything; and as a relay, that to an end.
-    pub(super) fn relay_lapsed(&mut self, id: PeerId) {
+    pub(super) fn relay_lapsed(&mut self, now: Instant, id: PeerId) {
         let peers: Vec<_> = self.meeting.relaying.client.legs_by(id).map(|(peer, _)| peer).collect();
         for peer in peers {
-            self.drop_leg(peer, id);
+            self.drop_leg(now, peer, id);
         }
         self.meeting.relaying.registry.forget(id);
     }
 
     /// The peer is removed.
     pub(super) fn relay_part(&mut self, now: Instant, id: PeerId) {
-        self.relay_lapsed(id);
+        self.relay_lapsed(now, id);
         self.meeting.relaying.seeker.closed(now, id);
         self.meeting.relaying.seeker.dropped(now, id);
         let relays: BTreeSet<_> = self.meeting.relaying.client.legs_to(id).map(|(relay, _)| relay).collect();
@@ -348,11 +348,15 @@ impl Endpoint {
         self.meeting.relaying.client.legs_to(id).next().is_some()
     }
 
+    /// The relays by which the peer is reached, and where.
+    pub(super) fn legs_of(&self, id: PeerId) -> Vec<(PeerId, SocketAddr)> {
+        let place = |relay, port| Some((relay, SocketAddr::new(self.peers.get(relay)?.endpoint?.ip(), port)));
+        self.meeting.relaying.client.legs_to(id).filter_map(|(relay, leg)| place(relay, leg.port)).collect()
+    }
+
     /// Where the peer is reached by relays.
     pub(super) fn relayed_places(&self, id: PeerId) -> Vec<SocketAddr> {
-        let place = |(relay, port)| Some(SocketAddr::new(self.peers.get(relay)?.endpoint?.ip(), port));
-        let legs = self.meeting.relaying.client.legs_to(id).map(|(relay, leg)| (relay, leg.port));
-        legs.filter_map(place).collect()
+        self.legs_of(id).into_iter().map(|(_, place)| place).collect()
     }
 
     /// Whether a place is a relay's port for this peer.
@@ -369,14 +373,14 @@ impl Endpoint {
         if self.meeting.relaying.client.granted(now, peer, relay, grant.allocation, grant.port) {
             // The bind goes first: what comes before it reaches nobody.
             self.run_relaying(now);
-            self.name_places(peer);
+            self.name_places(now, peer);
             self.begin_punch(now, peer, now);
         }
     }
 
-    fn drop_leg(&mut self, peer: PeerId, relay: PeerId) {
+    fn drop_leg(&mut self, now: Instant, peer: PeerId, relay: PeerId) {
         if self.meeting.relaying.client.remove(peer, relay).is_some() {
-            self.name_places(peer);
+            self.name_places(now, peer);
         }
     }
 

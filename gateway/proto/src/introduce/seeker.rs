@@ -201,6 +201,11 @@ impl Seeker {
         self.sought.is_empty()
     }
 
+    /// Those that were told that the peer is sought, or has been.
+    pub(crate) fn desks_that_know(&self, peer: PeerId) -> impl Iterator<Item = PeerId> + '_ {
+        self.desks.keys().copied().filter(move |desk| self.is_known_at(*desk, peer))
+    }
+
     /// Whether it introduces or relays.
     pub(crate) fn is_desk(&self, id: PeerId) -> bool {
         self.desks.contains_key(&id)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use landbridge_proto::candidate::{Candidate, CandidateKind, Nat};
 use landbridge_proto::endpoint::NatConfig;
-use landbridge_proto::{Event, PeerConfig};
+use landbridge_proto::{Event, PeerConfig, Tier};
 
 use crate::net::nat::{Behaviour, FULL_CONE, PORT_RESTRICTED, RESTRICTED, SYMMETRIC};
 use crate::net::{INTERNET, Net, Realm};
@@ -154,6 +154,28 @@ fn with_a_relay_the_first_packet_takes_no_longer_wherever_the_sites_are() {
             assert!(relayed || common.introduces, "{from}");
             assert_eq!(meeting.net.gateways[C].forwarder.len(), 1, "one allocation");
         }
+    }
+}
+
+/// Whether a site sends to the other one directly, by a path that is proven.
+fn is_direct(net: &Net, at: usize) -> bool {
+    let peer = net.gateways[at].peer(&net.gateways[1 - at]);
+    let Some(view) = net.gateways[at].endpoint.peer(peer) else { return false };
+    let path = view.paths.and_then(|paths| paths.in_use);
+    path.is_some_and(|path| path.proven && path.tier < Tier::Relayed && Some(path.remote) == view.endpoint)
+}
+
+#[test]
+fn links_that_begin_over_a_relay_go_direct_within_a_second_where_that_can_be() {
+    for (first, second) in pairs() {
+        let mut meeting = Meeting::new(11, [KINDS[first], KINDS[second]], BOTH);
+        meeting.link();
+        let begun = meeting.net.now;
+        meeting.first_packet(A).expect("it arrives");
+        let direct = meeting.net.run_until(secs(10), |net| is_direct(net, A) && is_direct(net, B));
+        assert_eq!(direct.is_some(), can_be_punched(first, second), "{first} {second}");
+        let took = meeting.net.now - begun;
+        assert!(direct.is_none() || took < secs(1), "{first} {second}: {took:?}");
     }
 }
 
@@ -322,4 +344,59 @@ fn allocations_last_as_long_as_both_ends_and_are_made_again_after_a_relay_restar
     meeting.net.sites[B].cut = true;
     let freed = meeting.net.run_until(secs(120), |net| net.gateways[C].forwarder.len() == 0);
     assert!(freed.is_some_and(|took| took < secs(65)), "{freed:?}");
+}
+
+impl Meeting {
+    /// Traffic in both directions, ten packets a second, until something holds; how long that took.
+    fn talk_until(&mut self, at_most: Duration, holds: impl Fn(&Net) -> bool) -> Option<Duration> {
+        let begun = self.net.now;
+        while self.net.now - begun < at_most {
+            for at in [A, B] {
+                let peer = self.net.gateways[at].peer(&self.net.gateways[1 - at]);
+                self.net.gateways[at].send(self.net.now, peer, 1);
+            }
+            if self.net.run_until(millis(100), &holds).is_some() {
+                return Some(self.net.now - begun);
+            }
+        }
+        None
+    }
+}
+
+#[test]
+fn a_direct_path_that_dies_is_left_for_the_relay_and_taken_again_when_it_works() {
+    let mut meeting = Meeting::new(12, [Some(PORT_RESTRICTED), Some(RESTRICTED)], BOTH);
+    meeting.link();
+    let both_direct = |net: &Net| is_direct(net, A) && is_direct(net, B);
+    meeting.talk_until(secs(2), both_direct).expect("a direct path");
+    meeting.talk_until(secs(100), |_| false);
+    assert!(both_direct(&meeting.net), "it lasts");
+    assert_eq!(meeting.net.gateways[C].forwarder.len(), 1, "the relay stands by");
+    meeting.net.blocked.push(([198, 51, 100, 1].into(), [198, 51, 100, 2].into()));
+    let (now, before) = (meeting.net.now, meeting.net.gateways[B].arrived.len());
+    let came = |net: &Net| net.gateways[B].arrived.len() > before + 3;
+    let took = meeting.talk_until(secs(10), came).expect("the relay carries on");
+    assert!(took < secs(3), "{took:?}");
+    meeting.talk_until(secs(20), |_| false);
+    assert!(!is_direct(&meeting.net, A) && meeting.net.now - now > secs(20));
+    meeting.net.blocked.clear();
+    let took = meeting.talk_until(secs(300), both_direct).expect("it is taken again");
+    assert!(took < secs(120), "{took:?}");
+}
+
+#[test]
+fn a_relay_that_dies_under_traffic_is_replaced_by_the_one_that_stands_by() {
+    let (mut meeting, second) = with_two_common([Some(SYMMETRIC); 2], BOTH);
+    meeting.link();
+    let standing = |net: &Net| [C, second].iter().all(|at| net.gateways[*at].forwarder.len() == 1);
+    meeting.talk_until(secs(20), standing).expect("both relays");
+    meeting.talk_until(secs(2), |_| false);
+    let peer = meeting.net.gateways[A].peer(&meeting.net.gateways[B]);
+    let in_use = meeting.net.gateways[A].linked_at(peer).expect("a link");
+    let at = if in_use.ip() == meeting.net.sites[C].address.ip() { C } else { second };
+    meeting.net.sites[at].cut = true;
+    let before = [A, B].map(|at| meeting.net.gateways[at].arrived.len());
+    let came = |net: &Net| [A, B].iter().all(|at| net.gateways[*at].arrived.len() > before[*at] + 3);
+    let took = meeting.talk_until(secs(30), came).expect("the other relay carries on");
+    assert!(took < secs(5), "{took:?}");
 }
