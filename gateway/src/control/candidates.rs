@@ -13,25 +13,30 @@ use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use landbridge_proto::candidate::{Candidate, Nat};
+use landbridge_proto::candidate::{Behaviour, Candidate, Nat};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
+use super::driver::Driver;
 use super::names::{Names, Resolved};
 use super::netlink::routes::{Route, RouteQuery};
 use super::paths::Network as _;
+use super::paths::uplinks::{self, Uplink};
 use super::report;
 use super::sockets::{ControlSocket, Received};
 use super::{Control, watch as watched};
 use crate::nat::gather::{Sources, gather};
 use crate::nat::hosts;
+use crate::nat::kind::Observation;
 use crate::nat::mapping::{Keeper, Router, State};
 use crate::nat::stun::message::REQUEST_MAX;
-use crate::nat::survey::FRESH;
+use crate::nat::survey::{FRESH, is_public};
 use crate::settings::NatSettings;
 
 /// Reads of the fresh socket in one round.
 const READS: usize = 16;
+/// Places that peers saw us at, told to others: a peer that lies takes one at most.
+const OBSERVED_MAX: usize = 2;
 /// Addresses of one server's name that are asked: two tell as much as all.
 const ADDRESSES_MAX: usize = 4;
 /// Where this gateway may be reached.
@@ -63,6 +68,8 @@ struct Footing {
     hosts: Vec<IpAddr>,
     /// The routes to the internet, of IPv4 and IPv6.
     routes: [Option<Route>; 2],
+    /// Addresses on other ways to the internet.
+    uplinks: Vec<IpAddr>,
 }
 
 impl Footing {
@@ -118,6 +125,8 @@ impl Control {
             tracing::warn!(%error, "cannot read the addresses of this host");
         }
         self.stand_on();
+        let uplinks = self.candidates.footing.uplinks.clone();
+        self.driver.outlook.doubt(uplinks, now);
         self.want_mapping();
         self.ask_servers(now);
         self.give_candidates(now);
@@ -152,8 +161,11 @@ impl Control {
     /// Links, addresses or routes may have changed.
     pub(super) fn doubt_candidates(&mut self, now: Instant) {
         if self.stand_on() {
-            self.driver.outlook.doubt(now);
+            let uplinks = self.candidates.footing.uplinks.clone();
+            self.driver.outlook.doubt(uplinks, now);
+            self.driver.observations.clear();
             self.want_mapping();
+            self.renew_mapping();
             self.give_candidates(now);
         }
     }
@@ -168,7 +180,15 @@ impl Control {
             network.route(&query).ok().filter(|route| Some(route.if_index) != tunnel)
         });
         let uplinks: Vec<_> = routes.iter().flatten().map(|route| route.if_index).collect();
-        let footing = Footing { hosts: network.hosts(tunnel, &uplinks), routes };
+        let hosts = network.hosts(tunnel, &uplinks);
+        let besides = |local: &IpAddr| {
+            let anywhere = SocketAddr::new(hosts::ANYWHERE[usize::from(local.is_ipv6())], 1);
+            let (route, by) = uplinks::route(network, ground, anywhere, Some(*local)).ok()?;
+            let is_way_out = by.local.is_some() && route.gateway.is_some() && !uplinks.contains(&route.if_index);
+            is_way_out.then_some(*local)
+        };
+        let others = hosts.iter().filter_map(besides).collect();
+        let footing = Footing { hosts, routes, uplinks: others };
         let changed = footing != self.candidates.footing;
         self.candidates.footing = footing;
         if changed {
@@ -195,6 +215,13 @@ impl Control {
         }
         if let Some(keeper) = &candidates.keeper {
             keeper.want(wanted);
+        }
+    }
+
+    /// The router may be another one with the same address, or may have forgotten us.
+    fn renew_mapping(&self) {
+        if let Some(keeper) = &self.candidates.keeper {
+            keeper.doubt();
         }
     }
 
@@ -240,40 +267,66 @@ impl Control {
         if self.candidates.fresh.is_some() && !self.driver.outlook.uses_fresh() {
             self.candidates.fresh = None;
         }
-        if news {
+        if news | std::mem::take(&mut self.driver.observed_more) {
             self.give_candidates(now);
         }
     }
 
     fn send_questions(&mut self, now: Instant) {
         let mut buffer = [0; REQUEST_MAX];
-        let (outlook, tunnel) = (&mut self.driver.outlook, &self.driver.socket);
-        while let Some((length, query)) = outlook.client.poll_transmit(now, &mut buffer) {
+        while let Some((length, query)) = self.driver.outlook.client.poll_transmit(now, &mut buffer) {
+            let Driver { network, ground, socket: tunnel, .. } = &mut self.driver;
             let socket = match query.socket {
                 FRESH => self.candidates.fresh.as_ref().map(|fresh| &fresh.socket),
-                _ => Some(tunnel),
+                _ => Some(&*tunnel),
             };
-            if let Some(Err(error)) =
-                socket.map(|socket| socket.send(query.server, query.local, &buffer[..length], false))
-            {
+            let by = match query.local {
+                Some(_) => uplinks::route(network, ground, query.server, query.local).map(|(_, by)| by),
+                None => Ok(Uplink::ANY),
+            };
+            // By another uplink the answer would be about that one.
+            let by = by.ok().filter(|by| by.local == query.local);
+            let sent = socket.zip(by).map(|(socket, by)| socket.send_by(query.server, by, &buffer[..length], false));
+            if let Some(Err(error)) = sent {
                 tracing::debug!(server = %query.server, %error, "asking a STUN server");
             }
+        }
+    }
+
+    /// Where peers saw us, those alone that are on the internet: to a neighbour we come from another address than to all others.
+    fn observed(&self) -> impl Iterator<Item = Observation> {
+        let hosts = &self.candidates.footing.hosts;
+        let seen = self.driver.observations.values().copied();
+        seen.filter(|seen| is_public(seen.observer.ip()) && !hosts.contains(&seen.mapped.ip()))
+    }
+
+    /// The kind of NAT. What peers say counts where servers say nothing: they may be wrong, and those are chosen by us.
+    fn nat(&self) -> Nat {
+        let nat = self.driver.outlook.nat(&[]);
+        if nat.mapping == Behaviour::Unknown {
+            let observed: Vec<_> = self.observed().collect();
+            self.driver.outlook.nat(&observed)
+        } else {
+            nat
         }
     }
 
     /// Gives the endpoint what is known, when that changed.
     pub(super) fn give_candidates(&mut self, now: Instant) {
         let outlook = &self.driver.outlook;
-        let stun: Vec<_> = [false, true].into_iter().filter_map(|ipv6| outlook.findings(ipv6).mapped()).collect();
+        let found = [outlook.findings(false), outlook.findings(true)];
+        let of_uplinks = found.iter().flat_map(|found| found.uplinks.iter().map(|(_, mapped)| *mapped));
+        let stun: Vec<_> = found.iter().filter_map(|found| found.mapped()).chain(of_uplinks).collect();
+        let observed: Vec<_> = self.observed().map(|seen| seen.mapped).take(OBSERVED_MAX).collect();
         let mapped: Vec<_> = self.candidates.mapping.mapped.iter().map(|mapped| mapped.external).collect();
         let sources = Sources {
             hosts: &self.candidates.footing.hosts,
             port: self.driver.socket.port(),
             mapped: &mapped,
             stun: &stun,
-            observed: &[],
+            observed: &observed,
         };
-        let given = (gather(sources), outlook.nat(&[]));
+        let given = (gather(sources), self.nat());
         self.facts.network = report::network::network(outlook, &self.candidates.mapping);
         if given != self.candidates.given {
             let (candidates, nat) = &given;

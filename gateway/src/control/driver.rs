@@ -25,6 +25,7 @@ use super::spray::Sprays;
 use crate::datapath::lan_table::LanTable;
 use crate::datapath::report::{Command, ControlDatagram, Link, Report};
 use crate::datapath::tables::{PeerEntry, Published, Tables};
+use crate::nat::kind::Observation;
 use crate::nat::outlook::Outlook;
 use crate::nat::stun;
 use crate::nat::survey::TUNNEL;
@@ -72,6 +73,10 @@ pub struct Driver<N> {
     pub ports: Vec<ControlSocket>,
     /// What STUN servers say of us.
     pub outlook: Outlook,
+    /// Where peers saw us.
+    pub(super) observations: BTreeMap<PeerId, Observation>,
+    /// Some of that is news.
+    pub(super) observed_more: bool,
     /// How many of those are configured; behind them are those that searches found.
     pub(super) configured_ports: usize,
     /// Grows when [`Driver::ports`] are others.
@@ -120,6 +125,8 @@ impl<N: Network> Driver<N> {
             ports_generation: 0,
             sprays: Sprays::default(),
             outlook,
+            observations: BTreeMap::new(),
+            observed_more: false,
             steer: None,
             relays: None,
             drops: [0; DropReason::COUNT],

@@ -19,3 +19,6 @@ pub mod mapping;
 pub mod outlook;
 pub mod stun;
 pub mod survey;
+
+#[cfg(test)]
+mod tests;

@@ -7,14 +7,14 @@
 //! Enters: servers, doubts, outcomes, the time. Leaves: surveys' questions (by [`Outlook::client`]), [`Findings`]. Never does:
 //! forget what it knew before it knows better, unless the network changed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use landbridge_proto::candidate::Nat;
 
 use super::kind::Observation;
 use super::stun::{Client, Retry};
-use super::survey::{FRESH, Findings, Survey, worst};
+use super::survey::{FRESH, Findings, Scope, Survey, worst};
 
 /// After a change of the network others follow: routes, a second address.
 const SETTLE: Duration = Duration::from_millis(300);
@@ -37,6 +37,8 @@ pub struct Outlook {
     surveys: [Survey; 2],
     known: [Findings; 2],
     servers: Vec<SocketAddr>,
+    /// Our addresses on other uplinks than that of the default route.
+    uplinks: Vec<IpAddr>,
     due: Option<Instant>,
     /// What is due, or running, tells the kind of NAT too.
     thorough: bool,
@@ -54,6 +56,7 @@ impl Outlook {
             surveys: [Survey::new(false, port), Survey::new(true, port)],
             known: Default::default(),
             servers: Vec::new(),
+            uplinks: Vec::new(),
             due: None,
             thorough: true,
             running: false,
@@ -67,7 +70,7 @@ impl Outlook {
         self.surveys = [Survey::new(false, port), Survey::new(true, port)];
         self.client = Client::default();
         self.running = false;
-        self.doubt(now);
+        self.forget(now);
     }
 
     /// The servers' addresses are these.
@@ -78,8 +81,14 @@ impl Outlook {
         }
     }
 
-    /// The network underneath changed: what is known may not be true any more.
-    pub fn doubt(&mut self, now: Instant) {
+    /// The network underneath changed: what is known may not be true any more. `uplinks` are our addresses on other ways to
+    /// the internet than that of the default route.
+    pub fn doubt(&mut self, uplinks: Vec<IpAddr>, now: Instant) {
+        self.uplinks = uplinks;
+        self.forget(now);
+    }
+
+    fn forget(&mut self, now: Instant) {
         self.known = Default::default();
         self.wait = BLOCKED_WAIT;
         self.look_soon(now);
@@ -116,8 +125,10 @@ impl Outlook {
         if self.thorough {
             self.began = Some(now);
         }
+        let Self { servers, uplinks, .. } = self;
+        let scope = Scope { servers, uplinks, thorough: self.thorough && has_fresh, retry: Retry::STANDARD };
         for survey in &mut self.surveys {
-            survey.begin(&self.servers, self.thorough && has_fresh, Retry::STANDARD, &mut self.client, now);
+            survey.begin(scope, &mut self.client, now);
         }
     }
 
@@ -158,7 +169,7 @@ impl Outlook {
     fn finish(&mut self, now: Instant) {
         let moved = self.surveys.iter().zip(&self.known).any(|(survey, known)| {
             let found = survey.findings();
-            (found.mapped(), found.own) != (known.mapped(), known.own)
+            (found.mapped(), found.own, &found.uplinks) != (known.mapped(), known.own, &known.uplinks)
         });
         if self.thorough {
             for (survey, known) in self.surveys.iter().zip(&mut self.known) {

@@ -4,6 +4,7 @@
 //! 2. A server with a second address (RFC 5780) is asked at that, and at its port, from the same socket: do mappings differ?
 //! 3. A fresh socket asks one server, and then to be answered from its other port and its other address: what is let in?
 //!    The socket has to be fresh, as a filter lets in whoever was sent to before.
+//!    Another uplink than that of the default route is asked about from its own address: its NAT has another address.
 //! 4. Both sockets send to the other's mapped address: are datagrams turned back at the NAT (hairpinning)? Both, because a
 //!    filter in the way of the first is opened by the second.
 //!
@@ -25,6 +26,9 @@ pub const FRESH: u8 = u8::MAX;
 /// Servers asked at most.
 pub const SERVERS_MAX: usize = 16;
 
+/// Other uplinks asked about.
+pub const UPLINKS_MAX: usize = 4;
+
 /// Tags: the family, the step, the server.
 const FAMILY: u32 = 1 << 16;
 const STEP: u32 = 1 << 8;
@@ -41,10 +45,11 @@ enum Step {
     FilterPort,
     HairpinOut,
     HairpinBack,
+    Uplink,
 }
 
 impl Step {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Mapped,
         Self::OtherAddress,
         Self::OtherPort,
@@ -53,6 +58,7 @@ impl Step {
         Self::FilterPort,
         Self::HairpinOut,
         Self::HairpinBack,
+        Self::Uplink,
     ];
 }
 
@@ -78,6 +84,8 @@ pub struct Findings {
     pub own: Option<SocketAddr>,
     /// Where servers saw the tunnel's socket.
     pub observations: Vec<Observation>,
+    /// Other uplinks' addresses of ours, and where a server saw the tunnel's socket through them.
+    pub uplinks: Vec<(IpAddr, SocketAddr)>,
     /// What was let in.
     pub passed: Passed,
     /// Whether datagrams to our mapped address come back; `None` where there is no NAT, or it was not looked at.
@@ -109,13 +117,24 @@ impl Findings {
     }
 }
 
+/// What to look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'s> {
+    /// The servers; those of the other family are passed over.
+    pub servers: &'s [SocketAddr],
+    /// Our addresses on other uplinks than that of the default route.
+    pub uplinks: &'s [IpAddr],
+    /// Beyond mapped addresses: the kind of NAT and hairpinning, which takes a fresh socket.
+    pub thorough: bool,
+    /// How long servers are waited for.
+    pub retry: Retry,
+}
+
 /// A look at the NATs in between.
 #[derive(Debug, Default)]
 pub struct Survey {
     family: u32,
     port: u16,
-    retry: Retry,
-    /// Beyond the mapped address: kind and hairpinning.
     thorough: bool,
     under_way: bool,
     /// The server of steps 2 to 4, and its second address.
@@ -130,22 +149,27 @@ impl Survey {
         Self { family: u32::from(ipv6), port, ..Self::default() }
     }
 
-    /// Begins, forgetting what was found and is under way. `thorough` takes a fresh socket, and tells the kind of NAT.
-    pub fn begin(&mut self, servers: &[SocketAddr], thorough: bool, retry: Retry, client: &mut Client, now: Instant) {
+    /// Begins, forgetting what was found and is under way.
+    pub fn begin(&mut self, scope: Scope<'_>, client: &mut Client, now: Instant) {
         let family = self.family;
+        let ours = |ipv6: bool| ipv6 == (family == 1);
         client.forget(|query| query.tag / FAMILY == family);
         self.chosen = None;
-        self.retry = retry;
-        self.thorough = thorough;
+        self.thorough = scope.thorough;
         self.findings = Findings::default();
-        for address in servers.iter().filter(|server| server.is_ipv6() == (family == 1)).take(SERVERS_MAX) {
+        for address in scope.servers.iter().filter(|server| ours(server.is_ipv6())).take(SERVERS_MAX) {
             let at = self.findings.servers.len() as u32;
-            let query = Query { retry, ..Query::new(self.tag(Step::Mapped, at), *address, TUNNEL) };
+            let query = Query { retry: scope.retry, ..Query::new(self.tag(Step::Mapped, at), *address, TUNNEL) };
             if client.ask(query, now) {
                 self.findings.servers.push(Server { address: *address, answered: None, refused: None, rtt: None });
             }
         }
         self.under_way = !self.findings.servers.is_empty();
+        let Some(server) = self.findings.servers.first().map(|server| server.address) else { return };
+        for (at, local) in scope.uplinks.iter().filter(|local| ours(local.is_ipv6())).take(UPLINKS_MAX).enumerate() {
+            let query = Query::new(self.tag(Step::Uplink, at as u32), server, TUNNEL);
+            client.ask(Query { local: Some(*local), retry: Retry::SHORT, ..query }, now);
+        }
     }
 
     /// What was found up to here.
@@ -189,6 +213,7 @@ impl Survey {
             // An error says that the server cannot, not that its answer does not get through.
             Step::FilterAddress => self.findings.passed.other_address = passed(outcome),
             Step::FilterPort => self.findings.passed.other_port = passed(outcome),
+            Step::Uplink => self.findings.uplinks.extend(outcome.query.local.zip(mapped)),
             Step::HairpinOut | Step::HairpinBack => {
                 let before = self.findings.hairpin.unwrap_or(false);
                 self.findings.hairpin = Some(before || mapped.is_some());

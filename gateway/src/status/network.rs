@@ -1,24 +1,29 @@
 //! What a gateway tells of the network around it: servers, routers, and what they let through.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 /// The network around a gateway.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct NetworkStatus {
-    /// No STUN server answers; `None` where none is configured, or they are waited for.
-    pub udp_blocked: Option<bool>,
     /// Whether the NAT turns datagrams to our own mapped address back; `None` without a NAT, or where it is not known.
     pub hairpin: Option<bool>,
-    /// `none`, `endpoint_independent` and so on, as servers saw it.
-    pub mapping: String,
-    /// The same of the filter.
-    pub filtering: String,
     /// The STUN servers.
     pub stun: Vec<StunStatus>,
+    /// Other uplinks than that of the default route.
+    pub uplinks: Vec<UplinkStatus>,
     /// What the router maps.
     pub port_mapping: PortMappingStatus,
+}
+
+/// Another uplink than that of the default route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Our address.
+    pub local: IpAddr,
+    /// Where a STUN server saw us through it.
+    pub mapped: SocketAddr,
 }
 
 /// A STUN server.

@@ -148,12 +148,18 @@ fn a_gateway_knows_its_nat_and_where_it_is_seen() {
         })
         .collect();
     for (kind, site, gateway) in &gateways {
-        let found = network(gateway, "the kind of NAT", |found| found.filtering != "unknown");
-        assert_eq!((&*found.mapping, &*found.filtering), (label(kind.mapping()), label(kind.filtering())), "{kind}");
+        let place = eventually("the kind of NAT", PATIENCE, || {
+            Some(gateway.status().place).filter(|place| place.nat.filtering != "unknown")
+        });
+        let found = network(gateway, "an answer", |found| found.stun[0].mapped.is_some());
+        let nat = (&*place.nat.mapping, &*place.nat.filtering);
+        assert_eq!(nat, (label(kind.mapping()), label(kind.filtering())), "{kind}");
         let mapped = found.stun[0].mapped.expect("an answer");
         assert_eq!(mapped.ip(), site.uplinks[0].public, "{kind}");
-        assert_eq!(mapped.port() == PORT, **kind != Kind::Symmetric, "asked from the tunnel's own port: {kind}");
-        assert_eq!((found.udp_blocked, found.stun[0].answered), (Some(false), Some(true)));
+        assert!(**kind != Kind::None || mapped.port() == PORT, "asked from the tunnel's own port");
+        assert_eq!((place.udp_blocked, found.stun[0].answered), (Some(false), Some(true)));
+        let own = place.candidates.iter().any(|candidate| candidate.address == mapped);
+        assert!(own, "peers are told of it: {:?}", place.candidates);
     }
 }
 
@@ -170,6 +176,45 @@ fn a_gateway_sees_that_it_has_moved() {
     seen_at(site.uplinks[0].public);
     let moved = site.change_address(0).expect("another address");
     seen_at(moved);
+}
+
+#[test]
+fn another_uplink_has_an_address_outside_of_its_own() {
+    let Some(lab) = Lab::open() else { return };
+    let mut world = World::new(&lab);
+    let both = [Access::new(Kind::PortRestricted), Access::new(Kind::Symmetric)];
+    let site = world.internet.site("s", &both).expect("a site");
+    let gateway = world.gateway(&lab, &site, 'a', "port_mapping = \"off\"\n");
+    let found = network(&gateway, "the second uplink", |found| !found.uplinks.is_empty());
+    assert_eq!(found.uplinks[0].local, site.uplinks[1].link.address());
+    assert_eq!(found.uplinks[0].mapped.ip(), site.uplinks[1].public);
+    assert_eq!(found.stun[0].mapped.map(|mapped| mapped.ip()), Some(site.uplinks[0].public.into()));
+}
+
+#[test]
+fn forged_answers_change_nothing_and_are_counted() {
+    let Some(lab) = Lab::open() else { return };
+    let mut world = World::new(&lab);
+    let site = world.site("s", Access::new(Kind::None));
+    let gateway = world.gateway(&lab, &site, 'a', "");
+    network(&gateway, "an answer", |found| found.stun.first().is_some_and(|server| server.mapped.is_some()));
+    let candidates = gateway.status().place.candidates;
+    let place = SocketAddr::from((site.uplinks[0].public, PORT));
+    // An answer to a question that was never asked, and a question.
+    let answer = "0101000c2112a442000102030405060708090a0b00010008000100070a0b0c0d";
+    let question = "000100002112a442000102030405060708090a0b";
+    let bytes = |hex: &str| -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).expect("digits")).collect()
+    };
+    let datagrams = [bytes(answer), bytes(question)];
+    let send = move || {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        datagrams.iter().try_for_each(|datagram| socket.send_to(datagram, place).map(drop))?;
+        Ok(())
+    };
+    world.server.namespace.run(send).expect("a way there");
+    eventually("the count of both", PATIENCE, || (gateway.drops("stun_unexpected") >= 2).then_some(()));
+    assert_eq!(gateway.status().place.candidates, candidates);
 }
 
 #[test]
@@ -212,9 +257,9 @@ fn a_gateway_whose_udp_is_blocked_says_so_and_stays_idle() {
     let gateway = world.gateway(&lab, &site, 'a', "port_mapping = \"off\"\n");
     // Given up as the RFC has it, after 39.5 s.
     let found = eventually("the end of all questions", Duration::from_secs(60), || {
-        Some(gateway.status().network).filter(|found| found.udp_blocked.is_some())
+        Some(gateway.status()).filter(|status| status.place.udp_blocked.is_some())
     });
-    assert_eq!((found.udp_blocked, found.stun[0].answered), (Some(true), Some(false)));
+    assert_eq!((found.place.udp_blocked, found.network.stun[0].answered), (Some(true), Some(false)));
     let before = gateway.process().usage().cpu;
     std::thread::sleep(Duration::from_secs(3));
     assert!(gateway.process().usage().cpu - before < Duration::from_millis(150), "an idle gateway stays idle");

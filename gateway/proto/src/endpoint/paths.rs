@@ -330,6 +330,7 @@ impl Endpoint {
         }
         if outcome.is_ok() && !relayed {
             self.place.is_mapped |= is_mapped;
+            self.events.push_back(Event::Observed { peer: id, by: remote, observed });
         }
         self.run_paths(id, now);
         outcome

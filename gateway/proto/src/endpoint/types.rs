@@ -89,6 +89,8 @@ pub enum Event {
     AlternatesChanged { peer: PeerId, alternates: Option<Arc<Alternates>> },
     /// The path in use is another one; [`Event::EndpointChanged`] comes before it.
     PathChanged { peer: PeerId, path: PathView, was: Option<Tier>, reason: PathReason },
+    /// A peer that answered a probe saw it come from here; `by` is where it was sent to. What it says may be untrue.
+    Observed { peer: PeerId, by: SocketAddr, observed: SocketAddr },
     /// The largest inner packet that reaches the peer in one piece is another one; `None`: not known.
     PathMtuChanged { peer: PeerId, mtu: Option<u16> },
     /// Two peers are to be relayed: answered by [`Endpoint::relay_granted`](super::Endpoint) or a refusal.

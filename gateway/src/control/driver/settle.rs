@@ -14,7 +14,11 @@ use super::Driver;
 use crate::datapath::report::Command;
 use crate::datapath::tables::{MTU_UNKNOWN, PeerEntry};
 use crate::datapath::transport::TRANSPORT_DATA;
+use crate::nat::kind::Observation;
 use crate::settings::PublicKey;
+
+/// Peers that are heard on where they see us: few of them tell as much as all.
+const OBSERVERS_MAX: usize = 16;
 
 impl<N: Network> Driver<N> {
     /// Takes what the endpoint decided into the world. Called after every batch of inputs.
@@ -85,6 +89,9 @@ impl<N: Network> Driver<N> {
             }
             Event::HandshakeRetried { peer, .. } => self.want_name(peer),
             Event::PathChanged { peer, path, was, reason } => self.tell_of_path(peer, &path, was, reason),
+            Event::Observed { peer, by, observed } => {
+                self.note_observed(peer, Observation { observer: by, mapped: observed })
+            }
             Event::PathMtuChanged { peer, mtu } => {
                 tracing::debug!(peer = peer.slot, ?mtu, "path MTU");
                 self.change_entry(peer, |entry| entry.mtu = mtu.map_or(MTU_UNKNOWN, u32::from));
@@ -95,6 +102,7 @@ impl<N: Network> Driver<N> {
             Event::RelayBound { allocation, end, remote, local } => self.relay_bound(allocation, end, remote, local),
             Event::RelayFreed { allocation } => self.relay_freed(allocation),
             Event::PeerRemoved { peer } => {
+                self.observations.remove(&peer);
                 self.forget_sprays_of(peer);
                 self.peers.remove(&peer);
                 self.stale.remove(&peer);
@@ -118,6 +126,15 @@ impl<N: Network> Driver<N> {
         let rtt = path.rtt.map_or_else(String::new, |rtt| format!(", {:.1} ms", rtt.as_secs_f64() * 1000.0));
         // Without addresses: a log that is kept must not tell where somebody was.
         tracing::info!("peer {name}: {}{was}: {reason}{rtt}", path.tier);
+    }
+
+    /// Where a peer saw us. Of one that keeps saying the same nothing follows.
+    fn note_observed(&mut self, peer: PeerId, seen: Observation) {
+        let known = self.observations.get(&peer) == Some(&seen);
+        if !known && (self.observations.len() < OBSERVERS_MAX || self.observations.contains_key(&peer)) {
+            self.observations.insert(peer, seen);
+            self.observed_more = true;
+        }
     }
 
     fn want_name(&mut self, peer: PeerId) {

@@ -34,7 +34,7 @@ impl Uplink {
 ///
 /// # Errors
 /// Why there is no route at all.
-pub(super) fn route(
+pub(in crate::control) fn route(
     network: &mut impl Network,
     ground: &Ground,
     remote: SocketAddr,

@@ -2,12 +2,11 @@
 
 use crate::nat::mapping::State;
 use crate::nat::outlook::Outlook;
-use crate::status::network::{MappingFailure, NetworkStatus, PortMappingStatus, StunStatus};
+use crate::status::network::{MappingFailure, NetworkStatus, PortMappingStatus, StunStatus, UplinkStatus};
 
 /// What is known of it.
 pub(in crate::control) fn network(outlook: &Outlook, mapping: &State) -> NetworkStatus {
     let findings = [outlook.findings(false), outlook.findings(true)];
-    let nat = outlook.nat(&[]);
     let stun = findings.iter().flat_map(|found| {
         found.servers.iter().map(|server| StunStatus {
             server: server.address,
@@ -17,12 +16,13 @@ pub(in crate::control) fn network(outlook: &Outlook, mapping: &State) -> Network
             rtt_ms: server.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
         })
     });
+    let uplinks = findings
+        .iter()
+        .flat_map(|found| found.uplinks.iter().map(|(local, mapped)| UplinkStatus { local: *local, mapped: *mapped }));
     NetworkStatus {
-        udp_blocked: outlook.blocked(),
         hairpin: findings[0].hairpin.or(findings[1].hairpin),
-        mapping: nat.mapping.label().to_owned(),
-        filtering: nat.filtering.label().to_owned(),
         stun: stun.collect(),
+        uplinks: uplinks.collect(),
         port_mapping: port_mapping(mapping),
     }
 }

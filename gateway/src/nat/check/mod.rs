@@ -23,7 +23,7 @@ use self::asker::Asker;
 use self::report::{Family, Report, ServerReport};
 use super::hosts;
 use super::stun::{Query, Retry};
-use super::survey::{Findings, Survey, TUNNEL};
+use super::survey::{Findings, Scope, Survey, TUNNEL};
 use crate::control::netlink::Netlink;
 use crate::control::netlink::links::Link;
 use crate::control::netlink::routes::{Route, RouteQuery};
@@ -72,8 +72,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let port = options.port.filter(|port| sockets::is_free(*port));
     let mut asker = Asker::open(port, options.mark)?;
     let mut surveys = [Survey::new(false, asker.port()), Survey::new(true, asker.port())];
+    let scope = Scope { servers: &servers, uplinks: &[], thorough: true, retry: RETRY };
     for survey in &mut surveys {
-        survey.begin(&servers, true, RETRY, &mut asker.client, Instant::now());
+        survey.begin(scope, &mut asker.client, Instant::now());
     }
     asker.until(Instant::now() + SURVEY, |client, outcome, now| {
         if let Some(survey) = surveys.iter_mut().find(|survey| survey.is_asker_of(outcome)) {

@@ -37,10 +37,18 @@ const FAREWELL: Duration = Duration::from_millis(1500);
 /// What is to be mapped, and by whom; `None` for nothing.
 pub type Wanted = Option<(Router, NonZeroU16)>;
 
+/// What the owner says.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wish {
+    wanted: Wanted,
+    /// Grows with every doubt whether the router remembers.
+    doubts: u32,
+}
+
 /// The owner's end of the thread.
 #[derive(Debug)]
 pub struct Keeper {
-    wanted: Option<watch::Sender<Wanted>>,
+    wishes: Option<watch::Sender<Wish>>,
     ended: blocking::Receiver<()>,
 }
 
@@ -50,7 +58,7 @@ impl Keeper {
     /// # Errors
     /// What the system said.
     pub fn start(protocols: Vec<MappingProtocol>) -> io::Result<(Self, watch::Receiver<State>)> {
-        let (wanted, wishes) = watch::channel(None);
+        let (sender, wishes) = watch::channel(Wish::default());
         let (state, states) = watch::channel(State::default());
         let (end, ended) = blocking::sync_channel(1);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -59,29 +67,37 @@ impl Keeper {
             // Its owner may have given up waiting.
             let _ = end.try_send(());
         })?;
-        Ok((Self { wanted: Some(wanted), ended }, states))
+        Ok((Self { wishes: Some(sender), ended }, states))
     }
 
     /// Wants this mapped in place of what was before.
     pub fn want(&self, wanted: Wanted) {
-        if let Some(sender) = &self.wanted {
-            sender.send_if_modified(|present| std::mem::replace(present, wanted) != wanted);
+        if let Some(sender) = &self.wishes {
+            sender.send_if_modified(|present| std::mem::replace(&mut present.wanted, wanted) != wanted);
+        }
+    }
+
+    /// The router may have forgotten what it granted: it is renewed at once, or tried again.
+    pub fn doubt(&self) {
+        if let Some(sender) = &self.wishes {
+            sender.send_modify(|present| present.doubts = present.doubts.wrapping_add(1));
         }
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        drop(self.wanted.take());
+        drop(self.wishes.take());
         // A router that does not answer keeps the mapping until its time is over.
         let _ = self.ended.recv_timeout(FAREWELL);
     }
 }
 
-async fn keep(protocols: &[MappingProtocol], mut wishes: watch::Receiver<Wanted>, state: &watch::Sender<State>) {
+async fn keep(protocols: &[MappingProtocol], mut wishes: watch::Receiver<Wish>, state: &watch::Sender<State>) {
     let mut wait = RETRY_MIN;
     loop {
-        let Some((router, port)) = *wishes.borrow_and_update() else {
+        let wanted = wishes.borrow_and_update().wanted;
+        let Some((router, port)) = wanted else {
             state.send_if_modified(|state| std::mem::take(&mut state.mapped).is_some());
             match wishes.changed().await {
                 Ok(()) => continue,
@@ -99,7 +115,7 @@ async fn keep(protocols: &[MappingProtocol], mut wishes: watch::Receiver<Wanted>
         match obtained {
             Ok(lease) => {
                 wait = RETRY_MIN;
-                if !hold(lease, &mut wishes, state).await {
+                if !hold(lease, wanted, &mut wishes, state).await {
                     return;
                 }
             }
@@ -153,7 +169,12 @@ async fn obtain(
 }
 
 /// Keeps a lease while it is wanted and granted. False when the owner is gone.
-async fn hold(mut lease: Lease, wishes: &mut watch::Receiver<Wanted>, state: &watch::Sender<State>) -> bool {
+async fn hold(
+    mut lease: Lease,
+    wanted: Wanted,
+    wishes: &mut watch::Receiver<Wish>,
+    state: &watch::Sender<State>,
+) -> bool {
     let mut mapped = lease.mapped();
     let mut ends = mapped.lifetime.map(|lifetime| Instant::now() + lifetime);
     tracing::info!(
@@ -171,9 +192,11 @@ async fn hold(mut lease: Lease, wishes: &mut watch::Receiver<Wanted>, state: &wa
         tokio::select! {
             () = sleep_until(due) => {}
             changed = wishes.changed() => {
-                lease.release().await;
-                state.send_modify(|state| state.mapped = None);
-                return changed.is_ok();
+                if changed.is_err() || wishes.borrow_and_update().wanted != wanted {
+                    lease.release().await;
+                    state.send_modify(|state| state.mapped = None);
+                    return changed.is_ok();
+                }
             }
         }
         match lease.renew().await {
