@@ -6,11 +6,13 @@
 //! 3. [`router`]: NAT by nftables ([`rules`]), in front of a [`site`] with one gateway and one host.
 //! 4. [`stun_server`] and [`port_mapper`]: coturn and miniupnpd, as real ones.
 //! 5. [`responder`] and [`prober`]: the proof that each NAT behaves as it is called.
-//! 6. [`scene`]: two sites and introducers with gateways, and [`coming_up`]: how long their link takes.
+//! 6. [`scene`]: two sites and introducers with gateways, and [`coming_up`]: how long their link takes, [`change`]: what it
+//!    goes through.
 //!
 //! Enters: kinds of access. Leaves: namespaces in which gateways can run, and figures. Never does: touch a network outside the
 //! namespaces that it made. It needs root and the programs that it runs: nft, and for their parts turnserver and miniupnpd.
 
+pub mod change;
 pub mod coming_up;
 mod ground;
 pub mod internet;

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 
 use super::internet::{Internet, Server};
 use super::kind::{Access, Kind};
+use super::port_mapper::{PortMapper, Protocols};
 use super::site::{LAN, Site};
 use super::stun_server::{self, StunServer};
 use crate::config::keys;
@@ -50,8 +51,10 @@ pub struct Options {
     pub relay: bool,
     /// Whether there is a STUN server, which the sites know.
     pub stun: bool,
-    /// Whether the sites ask their routers for a mapping.
-    pub port_mapping: bool,
+    /// What the routers of either site map ports by; the sites ask for it where one is.
+    pub mappers: [Option<Protocols>; 2],
+    /// Whether the second site is behind the router of the first.
+    pub neighbours: bool,
     /// The wan backend of all gateways.
     pub wan: &'static str,
     /// Lines for the configuration of both sites, before their peers.
@@ -73,6 +76,7 @@ pub struct Scene {
     // Fields are dropped in this order: programs before the namespaces that they run in.
     introducer_gateways: Vec<Option<Gateway>>,
     site_gateways: [Option<Gateway>; 2],
+    _mappers: Vec<PortMapper>,
     stun: Option<(StunServer, Server)>,
     scratch: Scratch,
     /// The introducers.
@@ -97,7 +101,8 @@ impl Options {
             introducers: 1,
             relay: false,
             stun: false,
-            port_mapping: false,
+            mappers: [None, None],
+            neighbours: false,
             wan: "udp",
             extra: String::new(),
         }
@@ -146,14 +151,24 @@ impl Scene {
         let names = (0..options.introducers).map(|number| Member::Introducer(number).role());
         let introducers = names.map(|role| internet.server(&role)).collect::<anyhow::Result<Vec<_>>>()?;
         let addresses: Vec<Ipv4Addr> = introducers.iter().map(Server::address).collect();
-        let mut site = |number: usize| {
+        let site = |internet: &mut Internet, number: usize| {
             let accesses = options.accesses[number].iter().cloned().map(|access| match access.kind {
                 Kind::Blocked if access.allowed.is_empty() => access.allowing(addresses.clone()),
                 _ => access,
             });
             internet.site(&Member::Site(number).role(), &accesses.collect::<Vec<_>>())
         };
-        let sites = [site(0)?, site(1)?];
+        let mut first = site(&mut internet, 0)?;
+        let second = match options.neighbours {
+            false => site(&mut internet, 1)?,
+            true => internet.neighbour(&Member::Site(1).role(), first.uplinks[0].inner_router())?,
+        };
+        let sites = [first, second];
+        let mappers = sites
+            .iter()
+            .zip(options.mappers)
+            .filter_map(|(site, protocols)| Some(PortMapper::start(site.uplinks[0].routers.last()?, protocols?)));
+        let mappers = mappers.collect::<anyhow::Result<Vec<_>>>()?;
         let stun = options.stun.then(|| {
             let server = internet.server("stun")?;
             Ok::<_, anyhow::Error>((StunServer::start(&server)?, server))
@@ -162,6 +177,7 @@ impl Scene {
         Ok(Self {
             introducer_gateways: introducers.iter().map(|_| None).collect(),
             site_gateways: [None, None],
+            _mappers: mappers,
             stun: stun.transpose()?,
             scratch: Scratch::new(SCRATCH)?,
             introducers,
@@ -272,13 +288,13 @@ impl Scene {
         let uplinks: Vec<String> =
             self.sites[number].uplinks.iter().map(|uplink| format!("\"{}\"", uplink.link.interface)).collect();
         let mut text = self.head(site, interface, &format!("[{}]", uplinks.join(", ")));
-        let mapping = if self.options.port_mapping { "auto" } else { "off" };
+        let mapping = if self.options.mappers[number].is_some() { "auto" } else { "off" };
         let _infallible = write!(text, "[nat]\nport_mapping = \"{mapping}\"\n");
         if let Some((_, server)) = &self.stun {
             let _infallible = writeln!(text, "stun = [\"{}:{}\"]", server.address(), stun_server::PORT);
         }
         text += &self.options.extra;
-        let ipv4 = self.options.accesses[number].iter().any(|access| access.ipv4);
+        let ipv4 = self.sites[number].uplinks.iter().any(|uplink| uplink.link.has_v4);
         for (index, introducer) in self.introducers.iter().enumerate() {
             let address: IpAddr = if ipv4 { introducer.address().into() } else { introducer.link.address_v6().into() };
             let introducer = Member::Introducer(index);
