@@ -5,7 +5,9 @@
 mod machine;
 mod measure;
 mod micro;
+mod nat;
 mod plot;
+mod readme;
 mod scaling;
 mod throughput;
 
@@ -25,6 +27,7 @@ struct Arguments {
 enum Command {
     /// The packet's way without sockets, piece by piece: needs no privileges.
     Micro(micro::Arguments),
+    Nat(nat::Arguments),
     Scaling(scaling::Arguments),
     Throughput(throughput::command::Arguments),
     Trials(throughput::trials::Arguments),
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
     let Arguments { command } = Arguments::parse();
     let result = match command {
         Command::Micro(arguments) => micro::run(&arguments),
+        Command::Nat(arguments) => nat::run(&arguments),
         Command::Scaling(arguments) => scaling::run(&arguments),
         Command::Throughput(arguments) => throughput::command::run(&arguments),
         Command::Trials(arguments) => throughput::trials::run(&arguments),

@@ -54,8 +54,7 @@ const CASES: [Case; 14] = [
 /// Measures every case that is wanted.
 pub(super) fn measure(run: &Run, rows: &mut Vec<CaseRow>) -> anyhow::Result<()> {
     for case in CASES.iter().filter(|case| run.wants(case.name)) {
-        let mut row =
-            CaseRow { row: Row { name: case.name.to_owned(), samples: Vec::new() }, notes: Vec::new() };
+        let mut row = CaseRow { row: Row { name: case.name.to_owned(), samples: Vec::new() }, notes: Vec::new() };
         for repetition in 0..run.repetitions {
             let mut note = String::new();
             let sample = Sample::of(once(run, case, &mut note))?;
@@ -71,11 +70,7 @@ pub(super) fn measure(run: &Run, rows: &mut Vec<CaseRow>) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn once(
-    run: &Run,
-    case: &Case,
-    note: &mut String,
-) -> anyhow::Result<landbridge::lab::nat::coming_up::ComingUp> {
+fn once(run: &Run, case: &Case, note: &mut String) -> anyhow::Result<landbridge::lab::nat::coming_up::ComingUp> {
     let mut scene = Scene::new((case.options)(run.options([Kind::PortRestricted; 2])))?;
     let seen = come_up(&mut scene, PATIENCE, &run.stop, |_| {})?;
     *note = match (case.after)(run, &mut scene) {

@@ -95,7 +95,10 @@ impl Row {
 
 /// Measures every pair that is wanted, all once before any twice.
 pub(super) fn measure(run: &Run, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let pairs = Kind::ALL.into_iter().enumerate().flat_map(|(place, one)| Kind::ALL[place..].iter().map(move |other| [one, *other]));
+    let pairs = Kind::ALL
+        .into_iter()
+        .enumerate()
+        .flat_map(|(place, one)| Kind::ALL[place..].iter().map(move |other| [one, *other]));
     let wanted: Vec<(String, [Kind; 2])> =
         pairs.map(|kinds| (name(kinds), kinds)).filter(|(name, _)| run.wants(name)).collect();
     rows.extend(wanted.iter().map(|(name, _)| Row { name: name.clone(), samples: Vec::new() }));

@@ -49,12 +49,17 @@ impl Environment {
             is_virtual: text("/proc/cpuinfo").contains(" hypervisor"),
             load_before: load.unwrap_or(0.0),
             links: "veth pairs between network namespaces of one kernel (driver veth)",
-            date: date(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+            date: today(),
             bench_version: env!("CARGO_PKG_VERSION"),
             command: format!("landbridge-bench {}", arguments.join(" ")),
             implementations: catalogue.found.iter().map(|found| (found.name.clone(), found.version.clone())).collect(),
         }
     }
+}
+
+/// This moment's date.
+pub(crate) fn today() -> String {
+    date(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs())
 }
 
 /// The date of a time in seconds since the epoch, after Howard Hinnant's algorithm of civil days.

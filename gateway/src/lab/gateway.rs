@@ -110,6 +110,15 @@ impl Gateway {
         cpu_time(&text).unwrap_or_default()
     }
 
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let kilobytes =
+            text.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse().ok());
+        kilobytes.unwrap_or(0_u64) * 1024
+    }
+
     /// The end of its log, for messages.
     #[must_use]
     pub fn log(&self) -> String {

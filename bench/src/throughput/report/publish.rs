@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use super::{Written, markdown};
+use crate::readme;
 
 /// Where the block begins and ends.
 const MARKS: [&str; 2] =
@@ -19,10 +20,7 @@ const SHOWN: &str = "comparison.svg";
 
 /// Writes both below the root of the repository.
 pub(crate) fn publish(root: &Path, written: &Written) -> anyhow::Result<()> {
-    let readme = root.join("README.md");
-    let text = fs::read_to_string(&readme).with_context(|| format!("{} cannot be read", readme.display()))?;
     let block = markdown::block(&written.material, &format!("{RESULTS}/{SHOWN}"), &format!("{RESULTS}/report.md"));
-    let text = replaced(&text, &block).with_context(|| format!("{}", readme.display()))?;
     let results = root.join(RESULTS);
     fs::create_dir_all(&results).with_context(|| format!("{} cannot be made", results.display()))?;
     let page = [("report.md", written.markdown.as_str())];
@@ -31,15 +29,7 @@ pub(crate) fn publish(root: &Path, written: &Written) -> anyhow::Result<()> {
         let path = results.join(name);
         fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    fs::write(&readme, text).with_context(|| format!("{} cannot be written", readme.display()))
-}
-
-/// The text with another block between the marks.
-fn replaced(text: &str, block: &str) -> anyhow::Result<String> {
-    let [begin, end] = MARKS;
-    let from = text.find(begin).with_context(|| format!("the line {begin:?} is missing"))? + begin.len();
-    let to = text.find(end).filter(|to| *to >= from).with_context(|| format!("the line {end:?} is missing"))?;
-    Ok(format!("{}\n{}\n{}", &text[..from], block.trim_end(), &text[to..]))
+    readme::replace(root, MARKS, &block)
 }
 
 #[cfg(test)]
@@ -48,20 +38,20 @@ mod tests {
 
     #[test]
     fn the_repositorys_readme_has_a_block_to_replace() {
-        let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("a README");
-        let text = replaced(&readme, "| other | table |").expect("marks");
+        let before = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md")).expect("a README");
+        let text = readme::replaced(&before, MARKS, "| other | table |").expect("marks");
         assert!(text.contains("\n| other | table |\n"));
         let outside = |text: &str| {
             let (before, rest) = text.split_once(MARKS[0]).expect("begin");
             let (_, after) = rest.split_once(MARKS[1]).expect("end");
             (before.to_owned(), after.to_owned())
         };
-        assert_eq!(outside(&text), outside(&readme), "nothing else has changed");
+        assert_eq!(outside(&text), outside(&before), "nothing else has changed");
     }
 
     #[test]
     fn a_text_without_marks_is_refused() {
-        assert!(replaced("# Title\n", "x").is_err());
-        assert!(replaced(&format!("{}\n", MARKS[0]), "x").is_err());
+        assert!(readme::replaced("# Title\n", MARKS, "x").is_err());
+        assert!(readme::replaced(&format!("{}\n", MARKS[0]), MARKS, "x").is_err());
     }
 }
