@@ -1,6 +1,7 @@
 //! The blocks of the README that commands write.
 //!
-//! Enters: a README, the marks of a block, its text. Leaves: the README with that block. Never does: touch any other line.
+//! Enters: a README, the marks of a block, its text. Leaves: the README with that block. Never does: touch any other
+//! line.
 
 use std::path::Path;
 

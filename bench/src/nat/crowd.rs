@@ -1,7 +1,7 @@
 //! A thousand peers of one introducer, all idle: what it costs the introducer.
 //!
-//! The introducer is the real program. Its peers are endpoints of `landbridge-proto` in one thread, each with a UDP socket of its
-//! own on a server of the laboratory; each keeps its link, and seeks a peer that is not there.
+//! The introducer is the real program. Its peers are endpoints of `landbridge-proto` in one thread, each with a UDP
+//! socket of its own on a server of the laboratory; each keeps its link, and seeks a peer that is not there.
 //!
 //! Enters: a run. Leaves: CPU time, messages and memory of the introducer. Never does: send payload.
 

@@ -1,6 +1,7 @@
 //! A direct path that dies under a stream, and comes back.
 //!
-//! Enters: a run. Leaves: what each repetition lost. Never does: help the gateways; both only reach the relay meanwhile.
+//! Enters: a run. Leaves: what each repetition lost. Never does: help the gateways; both only reach the relay
+//! meanwhile.
 
 use landbridge::lab::nat::Kind;
 use landbridge::lab::nat::change::{Change, Changes, leave_and_return};

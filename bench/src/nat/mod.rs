@@ -5,8 +5,8 @@
 //! 3. [`figures`]: change to the relay and back under a stream, and [`crowd`]: a thousand idle peers of one introducer.
 //! 4. [`report`]: a page and JSON; [`publish`] puts them into the repository.
 //!
-//! Enters: options. Leaves: a table on standard output and a report in a directory. Never does: touch a network of the machine
-//! itself; everything is in namespaces, and is removed again, also on Ctrl-C.
+//! Enters: options. Leaves: a table on standard output and a report in a directory. Never does: touch a network of
+//! the machine itself; everything is in namespaces, and is removed again, also on Ctrl-C.
 
 mod cases;
 mod crowd;
@@ -35,8 +35,8 @@ const PATIENCE: Patience = Patience { direct: Duration::from_secs(5), per_second
 
 /// Measures how sites behind every pair of NAT kinds find each other, in namespaces
 ///
-/// Needs root and nft, for some rows miniupnpd (package miniupnpd-nftables) too. Ctrl-C ends it with a report of what is
-/// there so far. bench/METHOD.md says how to read it.
+/// Needs root and nft, for some rows miniupnpd (package miniupnpd-nftables) too. Ctrl-C ends it with a report of what
+/// is there so far. bench/METHOD.md says how to read it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Every row once, and fewer of the long ones, in place of five times

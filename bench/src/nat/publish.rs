@@ -1,7 +1,7 @@
 //! From a run to the repository.
 //!
-//! Enters: results. Leaves: `bench/results/nat.md`, `nat.json` and the marked block of `README.md`. Never does: touch any other
-//! line.
+//! Enters: results. Leaves: `bench/results/nat.md`, `nat.json` and the marked block of `README.md`. Never does: touch
+//! any other line.
 
 use std::fs;
 use std::path::Path;
@@ -24,7 +24,8 @@ pub(super) fn publish(root: &Path, results: &Results, page: &str, json: &str) ->
         fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
     let more = format!(
-        "\n[The whole table]({RESULTS}/nat.md) has other networks too: mapped ports, IPv6, narrow paths, lost uplinks.\n"
+        "\n[The whole table]({RESULTS}/nat.md) has other networks too:\n\
+         mapped ports, IPv6, narrow paths, lost uplinks.\n"
     );
     readme::replace(root, MARKS, &(block(results) + &more))
 }

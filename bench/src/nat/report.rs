@@ -73,8 +73,8 @@ fn made(results: &Results) -> String {
     let Results { made, machine, repetitions, wan, .. } = results;
     format!(
         "Made on {made} on {}, all gateways on one kernel and its cores, wan {wan}, without any delay of a wire;\n\
-         median of {repetitions} (least to greatest), each in a fresh internet. The clock starts when both sites are linked\n\
-         to the introducer, which relays too.",
+         median of {repetitions} (least to greatest), each in a fresh internet. The clock starts when both sites are\n\
+         linked to the introducer, which relays too.",
         machine.short()
     )
 }
@@ -178,7 +178,8 @@ fn figures(results: &Results) -> String {
             &format!("{peers} idle peers behind one introducer ({linked} linked, each seeking one that is not there)"),
             "2 % of a core",
             format!(
-                "{cpu_percent:.2} % over {seconds:.0} s, {messages_per_second:.0} control messages/s, {resident_mib:.0} MiB"
+                "{cpu_percent:.2} % over {seconds:.0} s, {messages_per_second:.0} control messages/s, \
+                 {resident_mib:.0} MiB"
             ),
         );
     }

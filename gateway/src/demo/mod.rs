@@ -7,8 +7,8 @@
 //! 4. [`report`]: what was measured, for people and for programs.
 //! 5. [`nat`]: the same with sites behind NATs that have to find each other first.
 //!
-//! Enters: [`Options`]. Leaves: a [`report::Report`]. Never does: touch an interface, an address or a route of the machine
-//! itself, or leave anything behind: all of it hangs on values that take it away when they are dropped.
+//! Enters: [`Options`]. Leaves: a [`report::Report`]. Never does: touch an interface, an address or a route of the
+//! machine itself, or leave anything behind: all of it hangs on values that take it away when they are dropped.
 
 pub(crate) mod nat;
 mod process;

@@ -1,7 +1,7 @@
 //! A gateway that a run of the laboratory starts: a program's `up`, in a namespace, with a configuration of its own.
 //!
-//! Enters: a configuration. Leaves: a [`Gateway`] whose status and CPU time can be asked. Never does: leave a process behind; the
-//! child ends when its standard input does, so even a killed parent takes it along.
+//! Enters: a configuration. Leaves: a [`Gateway`] whose status and CPU time can be asked. Never does: leave a process
+//! behind; the child ends when its standard input does, so even a killed parent takes it along.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! A private directory for configurations, keys and logs of a run.
 //!
-//! Enters: nothing. Leaves: files of mode 0600, gone when it is dropped. Never does: use a directory that was there before.
+//! Enters: nothing. Leaves: files of mode 0600, gone when it is dropped. Never does: use a directory that was there
+//! before.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;

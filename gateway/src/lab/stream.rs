@@ -1,7 +1,9 @@
-//! Numbered datagrams from one host to another at a steady pace, each with the time it was sent and the time it arrived.
+//! Numbered datagrams from one host to another at a steady pace, each with the time it was sent and the time it
+//! arrived.
 //!
-//! Enters: a path and a rate. Leaves: while it runs, whether anything arrives; at its end, a [`Record`] of every datagram. Never
-//! does: send what it is late with; a pace that the machine could not keep shows as fewer datagrams sent.
+//! Enters: a path and a rate. Leaves: while it runs, whether anything arrives; at its end, a [`Record`] of every
+//! datagram. Never does: send what it is late with; a pace that the machine could not keep shows as fewer datagrams
+//! sent.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;

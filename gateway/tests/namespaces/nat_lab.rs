@@ -282,7 +282,8 @@ fn listen(namespace: &Namespace, place: SocketAddr) -> UdpSocket {
     listener
 }
 
-/// Whether a datagram of so many bytes reaches a place in another namespace; whole, where it must not be cut into fragments.
+/// Whether a datagram of so many bytes reaches a place in another namespace; whole, where it must not be cut into
+/// fragments.
 fn arrives(from: &Namespace, to: &Namespace, place: SocketAddr, size: usize, whole: bool) -> bool {
     let listener = listen(to, place);
     let sender = sender(from, place, if whole { (V4::PROBE, V6::PROBE) } else { (V4::DONT, V6::DONT) });

@@ -1,7 +1,7 @@
 //! What a stream between two sites goes through while the network below it changes.
 //!
-//! Enters: a scene whose link is up, a fault, and what ends it. Leaves: losses, gaps, and the tiers before and after. Never does:
-//! wait without an end.
+//! Enters: a scene whose link is up, a fault, and what ends it. Leaves: losses, gaps, and the tiers before and after.
+//! Never does: wait without an end.
 
 use std::time::{Duration, Instant};
 

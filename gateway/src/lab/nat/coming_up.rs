@@ -5,8 +5,9 @@
 //! 3. The second site's gateway starts; once it is linked too, the clock starts.
 //! 4. The first datagram that arrives, the first path that both gateways use, and the first direct one stop it.
 //!
-//! Enters: a scene. Leaves: [`ComingUp`], and each step to whoever listens. Never does: wait without an end. A gateway is asked every
-//! few milliseconds, and the clock starts at the last answer that says "not linked": times are upper bounds.
+//! Enters: a scene. Leaves: [`ComingUp`], and each step to whoever listens. Never does: wait without an end. A
+//! gateway is asked every few milliseconds, and the clock starts at the last answer that says "not linked": times are
+//! upper bounds.
 
 use std::time::{Duration, Instant};
 

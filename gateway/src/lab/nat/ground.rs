@@ -1,7 +1,7 @@
 //! Addresses of the networks of the laboratory, and how one namespace is linked to another.
 //!
-//! A ground is a /24 of IPv4 and a /48 of IPv6; each link on it gets a /29 and a /64. In these the upper end of the link is
-//! number 1, the lower end number 2, and number 3 is spare: the address that the lower end changes to.
+//! A ground is a /24 of IPv4 and a /48 of IPv6; each link on it gets a /29 and a /64. In these the upper end of the
+//! link is number 1, the lower end number 2, and number 3 is spare: the address that the lower end changes to.
 //!
 //! Enters: namespaces. Leaves: links that are up, with addresses and default routes. Never does: use an address twice.
 

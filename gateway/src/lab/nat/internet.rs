@@ -7,8 +7,8 @@
 //! routers that map ports 128.66.0.0/24 -- m* /
 //! ```
 //!
-//! Enters: roles and kinds of access. Leaves: servers and sites linked to it, and the faults that a test wants. Never does: touch
-//! a network outside the namespaces that it made.
+//! Enters: roles and kinds of access. Leaves: servers and sites linked to it, and the faults that a test wants. Never
+//! does: touch a network outside the namespaces that it made.
 
 use std::net::Ipv4Addr;
 

@@ -1,16 +1,18 @@
-//! The network laboratory: an internet, servers on it, and sites behind every kind of NAT, all of it in network namespaces.
+//! The network laboratory: an internet, servers on it, and sites behind every kind of NAT, all of it in network
+//! namespaces.
 //!
 //! 1. [`kind`]: the kinds of access, and what RFC 5780 would find of each.
-//! 2. [`internet`]: the router in the middle; it links servers and sites, and makes faults: a cut or unplugged uplink, two sites
-//!    that cannot reach each other, a narrow path.
+//! 2. [`internet`]: the router in the middle; it links servers and sites, and makes faults: a cut or unplugged
+//!    uplink, two sites that cannot reach each other, a narrow path.
 //! 3. [`router`]: NAT by nftables ([`rules`]), in front of a [`site`] with one gateway and one host.
 //! 4. [`stun_server`] and [`port_mapper`]: coturn and miniupnpd, as real ones.
 //! 5. [`responder`] and [`prober`]: the proof that each NAT behaves as it is called.
-//! 6. [`scene`]: two sites and introducers with gateways, and [`coming_up`]: how long their link takes, [`change`]: what it
-//!    goes through.
+//! 6. [`scene`]: two sites and introducers with gateways, and [`coming_up`]: how long their link takes, [`change`]:
+//!    what it goes through.
 //!
-//! Enters: kinds of access. Leaves: namespaces in which gateways can run, and figures. Never does: touch a network outside the
-//! namespaces that it made. It needs root and the programs that it runs: nft, and for their parts turnserver and miniupnpd.
+//! Enters: kinds of access. Leaves: namespaces in which gateways can run, and figures. Never does: touch a network
+//! outside the namespaces that it made. It needs root and the programs that it runs: nft, and for their parts
+//! turnserver and miniupnpd.
 
 pub mod change;
 pub mod coming_up;

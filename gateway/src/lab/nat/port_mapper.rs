@@ -1,6 +1,7 @@
 //! miniupnpd: a real router's PCP, NAT-PMP and UPnP-IGD.
 //!
-//! Enters: a router of the laboratory. Leaves: a running `miniupnpd` that maps ports by nftables. Never does: map for strangers.
+//! Enters: a router of the laboratory. Leaves: a running `miniupnpd` that maps ports by nftables. Never does: map for
+//! strangers.
 
 use std::time::Duration;
 
@@ -38,9 +39,8 @@ pub struct PortMapper {
 impl PortMapper {
     /// Starts it on a router, for those behind `in0`, and waits until it listens.
     ///
-    /// # Errors
-    /// No such program (package miniupnpd-nftables), or one that does not come up; it wants an address outside that is not
-    /// reserved for documentation: see [`super::Access::mappable`].
+    /// # Errors No such program (package miniupnpd-nftables), or one that does not come up; it wants an address
+    /// outside that is not reserved for documentation: see [`super::Access::mappable`].
     pub fn start(router: &Router, protocols: Protocols) -> anyhow::Result<Self> {
         let namespace = router.namespace();
         nft::apply(namespace, CHAINS)?;

@@ -1,6 +1,7 @@
 //! What a NAT does, found out as RFC 5780 says, with means of our own: the proof of the laboratory itself.
 //!
-//! Enters: a gateway's namespace and a responder. Leaves: behaviours. Never does: wait longer than a lifetime that it was asked for.
+//! Enters: a gateway's namespace and a responder. Leaves: behaviours. Never does: wait longer than a lifetime that it
+//! was asked for.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};

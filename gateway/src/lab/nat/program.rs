@@ -1,7 +1,8 @@
 //! A program of others that runs inside a namespace.
 //!
-//! Enters: a command line. Leaves: a process that ends with the value, its output for messages, and a directory of its own for
-//! what it writes. Never does: run for ever; the program `timeout` ends it even where this process was killed.
+//! Enters: a command line. Leaves: a process that ends with the value, its output for messages, and a directory of
+//! its own for what it writes. Never does: run for ever; the program `timeout` ends it even where this process was
+//! killed.
 
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -91,7 +92,8 @@ impl Drop for Program {
     }
 }
 
-/// A private directory, gone with the value. A program's pid file belongs there: some unlink it at their end, whatever it is.
+/// A private directory, gone with the value. A program's pid file belongs there: some unlink it at their end,
+/// whatever it is.
 #[derive(Debug)]
 pub(super) struct Directory(PathBuf);
 

@@ -2,7 +2,8 @@
 //!
 //! A request names the socket that answers; a request to send names a place instead, and the socket that sends there.
 //!
-//! Enters: datagrams. Leaves: answers with the place that the request came from. Never does: anything after it was dropped.
+//! Enters: datagrams. Leaves: answers with the place that the request came from. Never does: anything after it was
+//! dropped.
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;

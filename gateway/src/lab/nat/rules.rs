@@ -1,9 +1,10 @@
 //! A NAT in the words of nftables.
 //!
-//! The kernel's masquerade with a range of ports gives one source one mapping for all destinations, as long as any of its flows
-//! lives, and lets back in who was sent to: a port-restricted NAT that changes ports. `random,fully-random` gives each flow a
-//! port of its own: a symmetric one. The other kinds let more people in: behind masquerade each mapping is written down in
-//! `bindings`, and who was sent to in `permitted`; what comes from outside is sent on by these.
+//! The kernel's masquerade with a range of ports gives one source one mapping for all destinations, as long as any of
+//! its flows lives, and lets back in who was sent to: a port-restricted NAT that changes ports. `random,fully-random`
+//! gives each flow a port of its own: a symmetric one. The other kinds let more people in: behind masquerade each
+//! mapping is written down in `bindings`, and who was sent to in `permitted`; what comes from outside is sent on by
+//! these.
 //!
 //! Enters: a NAT's behaviour. Leaves: the text of a table that replaces the one before. Never does: run anything.
 
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use super::kind::Behaviour;
 
-/// Mapped ports: neither those that a gateway listens on nor those that the kernel chooses for sockets, which masquerade would keep.
+/// Mapped ports: neither those that a gateway listens on nor those that the kernel chooses for sockets, which
+/// masquerade would keep.
 const PORTS: &str = "10000-29999";
 
 /// How a router's NAT behaves.

@@ -6,8 +6,8 @@
 //!                     introducers, which may relay too
 //! ```
 //!
-//! Enters: accesses and what the gateways are told. Leaves: gateways that can be started one by one, and the path between the
-//! hosts. Never does: tell a site where the other one is.
+//! Enters: accesses and what the gateways are told. Leaves: gateways that can be started one by one, and the path
+//! between the hosts. Never does: tell a site where the other one is.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -99,7 +99,7 @@ impl Options {
             interfaces: format!("lbn{}", std::process::id()),
             accesses: kinds.map(|kind| vec![Access::new(kind)]),
             introducers: 1,
-            relay: false,
+            relay: true,
             stun: false,
             mappers: [None, None],
             neighbours: false,
