@@ -12,6 +12,7 @@ mod punch;
 mod receive;
 mod relay;
 mod sessions;
+mod spray;
 mod timeout;
 mod transmit;
 mod types;
@@ -67,6 +68,7 @@ pub struct Endpoint {
     place: paths::Place,
     /// Peers whose place is not known.
     meeting: introduce::Meeting,
+    sprays: spray::Sprays,
     /// Our address on the control channel, with a key.
     channel_address: Option<Ipv6Addr>,
     /// The wall clock when it was last handed in, for calls that do not hand it in.
@@ -106,6 +108,7 @@ impl Endpoint {
             channel_counters: ChannelCounters::default(),
             place: paths::Place::default(),
             meeting: introduce::Meeting::default(),
+            sprays: spray::Sprays::default(),
             channel_address: None,
             wall: None,
         }

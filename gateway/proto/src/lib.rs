@@ -34,6 +34,7 @@ mod rate_limit;
 mod relay;
 pub mod replay;
 pub mod session;
+mod spray;
 mod timer;
 mod timestamp;
 pub mod tuning;

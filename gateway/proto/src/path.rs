@@ -416,6 +416,14 @@ impl Paths {
         }
     }
 
+    /// A pair that was checked in vain is checked at once: its peer was heard just there.
+    pub(crate) fn check_soon(&mut self, now: Instant, remote: SocketAddr) {
+        for pair in self.pairs.iter_mut().filter(|pair| pair.remote == remote && pair.proven.is_none()) {
+            pair.hurry(now);
+            pair.checks = pair.checks.min(FIRST_CHECKS - 1);
+        }
+    }
+
     /// The path in use is probed at once: the peer seems to be elsewhere.
     fn doubt(&mut self, now: Instant, current: usize) {
         let pair = &mut self.pairs[current];

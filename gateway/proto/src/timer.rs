@@ -23,6 +23,8 @@ pub(crate) enum Timer {
     Errands,
     /// Initiations to every place where the peer may be.
     Punch,
+    /// The search for a NAT's port.
+    Spray,
     /// The session in force comes to its end.
     Lapse,
     /// Wipe every key.

@@ -93,6 +93,9 @@ pub(crate) enum Body {
         allocation: u64,
     },
     RelayReleaseAnswer,
+    /// Sockets are open to find a NAT's port: the receiver is to guess.
+    Spray,
+    SprayAnswer,
 }
 
 /// A message.
@@ -115,6 +118,7 @@ mod kind {
     pub(super) const RELAY_OFFER: u8 = 9;
     pub(super) const RELAY_BIND: u8 = 10;
     pub(super) const RELAY_RELEASE: u8 = 11;
+    pub(super) const SPRAY: u8 = 12;
     pub(super) const HELLO_ANSWER: u8 = HELLO | super::ANSWER;
     pub(super) const PROBE_ANSWER: u8 = PROBE | super::ANSWER;
     pub(super) const PATH_PROBE_ANSWER: u8 = PATH_PROBE | super::ANSWER;
@@ -125,6 +129,7 @@ mod kind {
     pub(super) const RELAY_OFFER_ANSWER: u8 = RELAY_OFFER | super::ANSWER;
     pub(super) const RELAY_BIND_ANSWER: u8 = RELAY_BIND | super::ANSWER;
     pub(super) const RELAY_RELEASE_ANSWER: u8 = RELAY_RELEASE | super::ANSWER;
+    pub(super) const SPRAY_ANSWER: u8 = SPRAY | super::ANSWER;
 }
 
 impl Message {
@@ -132,7 +137,7 @@ impl Message {
     pub(crate) fn parse(bytes: &[u8]) -> Result<(Self, u32), DropReason> {
         let (header, rest) = bytes.split_first_chunk::<HEADER_LEN>().ok_or(DropReason::ChannelMalformed)?;
         let [version, kind, _, _, request @ ..] = *header;
-        if version != VERSION || !matches!(kind & !ANSWER, kind::HELLO..=kind::RELAY_RELEASE) {
+        if version != VERSION || !matches!(kind & !ANSWER, kind::HELLO..=kind::SPRAY) {
             return Err(DropReason::ChannelUnknown);
         }
         if kind == kind::ASK | ANSWER {
@@ -191,6 +196,8 @@ impl Body {
             kind::RELAY_BIND_ANSWER => Self::RelayBindAnswer { observed: place(fields.value(Field::Observed)?)? },
             kind::RELAY_RELEASE => Self::RelayRelease { allocation: relay::allocation(fields)? },
             kind::RELAY_RELEASE_ANSWER => Self::RelayReleaseAnswer,
+            kind::SPRAY => Self::Spray,
+            kind::SPRAY_ANSWER => Self::SprayAnswer,
             _ => return Err(Malformed),
         })
     }
@@ -218,6 +225,8 @@ impl Body {
             Self::RelayBindAnswer { .. } => kind::RELAY_BIND_ANSWER,
             Self::RelayRelease { .. } => kind::RELAY_RELEASE,
             Self::RelayReleaseAnswer => kind::RELAY_RELEASE_ANSWER,
+            Self::Spray => kind::SPRAY,
+            Self::SprayAnswer => kind::SPRAY_ANSWER,
         }
     }
 
@@ -247,7 +256,9 @@ impl Body {
             | Self::SeekAnswer
             | Self::IntroductionAnswer
             | Self::RelayOfferAnswer
-            | Self::RelayReleaseAnswer => {}
+            | Self::RelayReleaseAnswer
+            | Self::Spray
+            | Self::SprayAnswer => {}
         }
     }
 }

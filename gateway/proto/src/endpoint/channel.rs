@@ -104,6 +104,8 @@ impl Endpoint {
             Body::RelayOffer(offer) => self.hear_relay_offer(now, id, message.request, offer),
             Body::RelayBindAnswer { .. } => self.hear_relay_bound(now, id, message.request),
             Body::RelayRelease { allocation } => self.hear_relay_release(now, id, message.request, allocation),
+            Body::Spray => self.hear_spray(id, now, message.request),
+            Body::SprayAnswer => self.take_request(id, message.request).map(drop),
             Body::SeekAnswer | Body::IntroductionAnswer | Body::RelayOfferAnswer | Body::RelayReleaseAnswer => {
                 self.hear_done(now, id, message.request)
             }

@@ -134,6 +134,7 @@ impl Endpoint {
         if self.peers.get(id).is_some_and(|peer| peer.can_seal(now)) {
             return;
         }
+        self.end_spray(id);
         self.meeting.errands.remove(&id);
         self.timers.stop(id.slot, Timer::Errands);
         if self.meeting.seeker.is_desk(id) || self.meeting.relaying.seeker.is_desk(id) {
@@ -158,6 +159,7 @@ impl Endpoint {
         self.meeting.share.forget(id);
         self.end_punch(id);
         self.relay_part(now, id);
+        self.forget_spray(id);
         self.timers.stop(id.slot, Timer::Errands);
         self.arm_meeting(now);
     }

@@ -16,7 +16,7 @@ use crate::channel::message::probe::{PathProbe, Purpose};
 use crate::channel::message::{Body, Candidates, Features, Message};
 use crate::path::lifetime::Lifetime;
 use crate::path::mtu::headers_len;
-use crate::path::{PathReason, Paths, PathsView, Probe, Terms, Via, What};
+use crate::path::{PathReason, Paths, PathsView, Probe, Terms, Tier, Via, What};
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
 
@@ -207,6 +207,7 @@ impl Endpoint {
         if !paths.hear_candidates(now, generation, candidates) {
             return Err(DropReason::ChannelStale);
         }
+        self.spray_soon(id, now);
         self.say(id, Said::to_endpoint(Message { request, body: Body::CandidatesAnswer }));
         self.run_paths(id, now);
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
@@ -262,7 +263,11 @@ impl Endpoint {
             && let Some(path) = paths.in_use()
         {
             self.channel_counters.path_changes += 1;
+            let relayed = path.tier == Tier::Relayed;
             self.events.push_back(Event::PathChanged { peer: id, path, was, reason });
+            if relayed {
+                self.spray_soon(id, now);
+            }
         }
     }
 
@@ -298,6 +303,7 @@ impl Endpoint {
         if probe.purpose == Purpose::Lifetime {
             self.arm_paths(id, now);
         } else if self.peers.get(id).is_some_and(|peer| peer.paths.is_some()) {
+            self.spray_heard(id, now, remote);
             self.heard_at(id, now, place, Via::Probe);
         }
         Ok(())

@@ -25,6 +25,7 @@ impl Endpoint {
                 Timer::Channel => self.run_channel(id, now),
                 Timer::Errands => self.run_errands(id, now),
                 Timer::Punch => self.run_punch(id, now),
+                Timer::Spray => self.run_spray(id, now),
                 Timer::Lapse => self.lapsed(now, id),
                 Timer::Paths => self.run_paths(id, now),
                 Timer::ZeroKeys => self.wipe_keys(id),

@@ -7,7 +7,7 @@ use landbridge_proto::candidate::{Candidate, CandidateKind, Nat};
 use landbridge_proto::endpoint::NatConfig;
 use landbridge_proto::{Event, PeerConfig, Tier};
 
-use crate::net::nat::{Behaviour, FULL_CONE, PORT_RESTRICTED, RESTRICTED, SYMMETRIC};
+use crate::net::nat::{Behaviour, By, FULL_CONE, PORT_RESTRICTED, RESTRICTED, SYMMETRIC};
 use crate::net::{INTERNET, Net, Realm};
 
 const A: usize = 0;
@@ -105,6 +105,12 @@ impl Net {
         let endpoint = &mut self.gateways[at].endpoint;
         endpoint.set_own_addresses(&[own.ip()]);
         endpoint.set_local_candidates(self.now, &[host], Nat::default());
+    }
+
+    /// It finds out what is before it.
+    fn find_out(&mut self, at: usize, nat: Nat) {
+        let list = self.gateways[at].endpoint.local_candidates().0.to_vec();
+        self.gateways[at].endpoint.set_local_candidates(self.now, &list, nat);
     }
 
     fn is_linked(&self, at: usize, other: usize) -> bool {
@@ -361,6 +367,55 @@ impl Meeting {
         }
         None
     }
+}
+
+/// What a gateway finds out of the box before it.
+fn nat_of(before: Before) -> Nat {
+    let by = |by| match by {
+        By::Nothing => landbridge_proto::Behaviour::EndpointIndependent,
+        By::Address => landbridge_proto::Behaviour::AddressDependent,
+        By::AddressAndPort => landbridge_proto::Behaviour::AddressAndPortDependent,
+    };
+    let none = landbridge_proto::Behaviour::None;
+    before.map_or(Nat { mapping: none, filtering: none }, |kind| Nat {
+        mapping: by(kind.mapping),
+        filtering: by(kind.filtering),
+    })
+}
+
+#[test]
+fn where_one_box_draws_ports_and_the_other_keeps_them_the_port_is_searched_for_and_found() {
+    for (seed, (first, second)) in (0..6).flat_map(|seed| [(seed, (3, 4)), (seed, (4, 3))]) {
+        let mut meeting = Meeting::new(seed, [KINDS[first], KINDS[second]], BOTH);
+        for (at, kind) in [(A, first), (B, second)] {
+            meeting.net.find_out(at, nat_of(KINDS[kind]));
+        }
+        meeting.link();
+        let took = meeting.talk_until(secs(5), |net| is_direct(net, A) && is_direct(net, B)).expect("it is found");
+        assert!(took < secs(1), "{first} {second} {seed}: {took:?}");
+        meeting.talk_until(secs(30), |_| false);
+        assert!(is_direct(&meeting.net, A) && is_direct(&meeting.net, B), "it lasts");
+        let wanted = |at: usize| {
+            let events = meeting.net.gateways[at].events.iter();
+            events.filter(|(_, event)| matches!(event, Event::SprayWanted { .. })).count()
+        };
+        assert_eq!((wanted(A), wanted(B)), (usize::from(first == 4), usize::from(second == 4)));
+    }
+}
+
+#[test]
+fn two_boxes_that_both_draw_ports_are_not_searched_and_stay_relayed() {
+    let mut meeting = Meeting::new(13, [Some(SYMMETRIC); 2], BOTH);
+    for at in [A, B] {
+        meeting.net.find_out(at, nat_of(Some(SYMMETRIC)));
+    }
+    meeting.link();
+    let begun = meeting.net.gateways[A].sent.len();
+    assert_eq!(meeting.talk_until(secs(60), |net| is_direct(net, A) || is_direct(net, B)), None);
+    let sent = meeting.net.gateways[A].sent.len() - begun;
+    assert!(sent < 600, "{sent} messages beside the traffic");
+    let wanted = |(_, event): &(_, Event)| matches!(event, Event::SprayWanted { .. });
+    assert!(!meeting.net.gateways[A].events.iter().any(wanted));
 }
 
 #[test]

@@ -99,6 +99,8 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (of(15, Body::RelayRelease { allocation: 258 }), "010b0000 0000000f 0e0008 0000000000000102"),
         (of(15, Body::RelayReleaseAnswer), "018b0000 0000000f"),
+        (of(16, Body::Spray), "010c0000 00000010"),
+        (of(16, Body::SprayAnswer), "018c0000 00000010"),
     ]
 }
 

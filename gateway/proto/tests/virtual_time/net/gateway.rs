@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use landbridge_proto::{
-    Alternates, ChannelConfig, DropReason, Endpoint, Event, KEY_LEN, PeerId, Pending, Session, WallClock,
+    Alternates, ChannelConfig, DropReason, Endpoint, Event, KEY_LEN, PeerId, Pending, SPRAY_SLOT, Session, WallClock,
 };
 
 use super::relay::Forwarder;
@@ -14,6 +14,17 @@ use crate::world::is_channel;
 
 /// The listen port of every gateway.
 pub(crate) const PORT: u16 = 51820;
+
+/// The sockets of a search for a NAT's port have these ports, one after the other.
+const SPRAY_PORT: u16 = 40_000;
+
+/// A search for a NAT's port.
+#[derive(Debug, Clone, Copy)]
+struct Search {
+    peer: PeerId,
+    remote: SocketAddr,
+    heard: Option<u16>,
+}
 
 /// A datagram to send: from which port, to where.
 pub(crate) type Sent = (u16, SocketAddr, Vec<u8>);
@@ -34,6 +45,7 @@ pub(crate) struct Gateway {
     pub(crate) sent: Vec<(Instant, u8, SocketAddr)>,
     pub(crate) drops: Vec<DropReason>,
     pub(crate) forwarder: Forwarder,
+    search: Option<Search>,
     outbox: Vec<Sent>,
 }
 
@@ -57,6 +69,7 @@ impl Gateway {
             sent: Vec::new(),
             drops: Vec::new(),
             forwarder: Forwarder::default(),
+            search: None,
             outbox: Vec::new(),
         }
     }
@@ -110,7 +123,17 @@ impl Gateway {
         if shared.sent(now, 1, packet.len() as u64, true) {
             self.active.insert(peer);
         }
-        self.outbox.push((PORT, remote, packet));
+        self.outbox.push((self.port_to(peer, remote, 0), remote, packet));
+    }
+
+    /// The port that datagrams to a place leave from.
+    fn port_to(&self, peer: PeerId, remote: SocketAddr, slot: u16) -> u16 {
+        let found = self.search.filter(|search| (search.peer, search.remote) == (peer, remote));
+        match (slot, found.and_then(|search| search.heard)) {
+            (SPRAY_SLOT.., _) => SPRAY_PORT + slot - SPRAY_SLOT,
+            (0, Some(heard)) => heard,
+            _ => PORT - slot * 100,
+        }
     }
 
     /// Everything that is to be sent, after events were followed.
@@ -129,7 +152,8 @@ impl Gateway {
                 (other, _) => other,
             };
             self.sent.push((now, kind, transmit.remote));
-            self.outbox.push((PORT - transmit.slot * 100, transmit.remote, bytes));
+            let port = transmit.peer.map_or(PORT, |peer| self.port_to(peer, transmit.remote, transmit.slot));
+            self.outbox.push((port, transmit.remote, bytes));
         }
         std::mem::take(&mut self.outbox)
     }
@@ -166,6 +190,8 @@ impl Gateway {
             },
             Event::RelayBound { allocation, end, remote, .. } => self.forwarder.bind(allocation, end, remote),
             Event::RelayFreed { allocation } => self.forwarder.free(allocation),
+            Event::SprayWanted { peer, remote, .. } => self.search = Some(Search { peer, remote, heard: None }),
+            Event::SprayEnded { .. } => self.search = self.search.filter(|search| search.heard.is_some()),
             _ => {}
         }
     }
@@ -218,6 +244,12 @@ impl Gateway {
             return self.drops.push(DropReason::Replayed);
         }
         let peer = session.peer;
+        if let Some(search) = &mut self.search
+            && to.port() != PORT
+            && (search.peer, search.remote) == (peer, from)
+        {
+            search.heard.get_or_insert(to.port());
+        }
         let view = self.endpoint.peer(peer).expect("a peer");
         let addresses = (view.channel.map(|channel| channel.address), self.endpoint.channel_address());
         let channel = len > 0 && is_channel(&packet, addresses);
