@@ -8,6 +8,7 @@ mod micro;
 mod nat;
 mod plot;
 mod readme;
+mod relay;
 mod scaling;
 mod throughput;
 
@@ -28,6 +29,7 @@ enum Command {
     /// The packet's way without sockets, piece by piece: needs no privileges.
     Micro(micro::Arguments),
     Nat(nat::Arguments),
+    Relay(relay::Arguments),
     Scaling(scaling::Arguments),
     Throughput(throughput::command::Arguments),
     Trials(throughput::trials::Arguments),
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     let result = match command {
         Command::Micro(arguments) => micro::run(&arguments),
         Command::Nat(arguments) => nat::run(&arguments),
+        Command::Relay(arguments) => relay::run(&arguments),
         Command::Scaling(arguments) => scaling::run(&arguments),
         Command::Throughput(arguments) => throughput::command::run(&arguments),
         Command::Trials(arguments) => throughput::trials::run(&arguments),

@@ -58,13 +58,21 @@ pub(crate) struct Run {
 /// # Errors
 /// A trial that no generator can run: addresses of two versions, no flow or too many, a rate or duration out of bounds.
 pub(crate) fn source(addresses: &Addresses, trial: &Trial, run: &Run) -> anyhow::Result<Source> {
+    source_to(addresses, trial, run, DESTINATION_PORT)
+}
+
+/// [`source`] of frames to another port than that of the bench.
+///
+/// # Errors
+/// As there.
+pub(crate) fn source_to(addresses: &Addresses, trial: &Trial, run: &Run, port: u16) -> anyhow::Result<Source> {
     let (rate, flows) = (trial.rate_pps, u32::from(trial.flows));
     anyhow::ensure!((1..=FLOWS).contains(&flows), "a trial has 1 to {FLOWS} flows, not {flows}");
     anyhow::ensure!(rate > 0.0 && rate <= 15e6, "a rate of {rate} packets/s is beyond what can be paced");
     anyhow::ensure!(trial.duration <= Duration::from_secs(60), "a trial lasts a minute at most");
     let frames = rate * trial.duration.as_secs_f64() / f64::from(flows);
     anyhow::ensure!(f64::from(run.sequence) + frames < f64::from(u32::MAX - 1), "all sequence numbers are used up");
-    let template = Template::new(addresses)?;
+    let template = Template::new(addresses, port)?;
     let (lengths, cycle) = sizes(trial.size)?;
     let duration_ns = u64::try_from(trial.duration.as_nanos()).context("a trial lasts a minute at most")?;
     Ok(Source {
@@ -126,12 +134,14 @@ fn sizes(size: FrameSize) -> anyhow::Result<([u16; SIZES], [u8; CYCLE])> {
 struct Template {
     bytes: [u8; HEADER_WORDS * 8],
     udp_at: usize,
+    /// The destination's.
+    port: u16,
     /// Sum over both addresses.
     addresses_sum: u32,
 }
 
 impl Template {
-    fn new(addresses: &Addresses) -> anyhow::Result<Self> {
+    fn new(addresses: &Addresses, port: u16) -> anyhow::Result<Self> {
         let mut bytes = [0; HEADER_WORDS * 8];
         bytes[..6].copy_from_slice(&addresses.destination_mac);
         bytes[6..12].copy_from_slice(&addresses.source_mac);
@@ -154,8 +164,8 @@ impl Template {
             }
             _ => anyhow::bail!("{} and {} are of two versions", addresses.source, addresses.destination),
         };
-        bytes[udp_at + 2..udp_at + 4].copy_from_slice(&DESTINATION_PORT.to_be_bytes());
-        Ok(Self { bytes, udp_at, addresses_sum: sum(&bytes[addresses_at..udp_at]) })
+        bytes[udp_at + 2..udp_at + 4].copy_from_slice(&port.to_be_bytes());
+        Ok(Self { bytes, udp_at, port, addresses_sum: sum(&bytes[addresses_at..udp_at]) })
     }
 
     fn words(&self) -> [u64; HEADER_WORDS] {
@@ -169,7 +179,7 @@ impl Template {
     fn size(&self, packet_len: u16, magic: u32) -> Size {
         let udp_len = packet_len - (self.udp_at - ETHERNET) as u16;
         let udp_len_bytes = udp_len.to_be_bytes();
-        let covered = [[0, UDP], udp_len_bytes, DESTINATION_PORT.to_be_bytes(), udp_len_bytes];
+        let covered = [[0, UDP], udp_len_bytes, self.port.to_be_bytes(), udp_len_bytes];
         let udp_sum = self.addresses_sum + sum(covered.as_flattened()) + sum(&magic.to_ne_bytes());
         let ip_len = if self.udp_at == UDP_AT_V4 { packet_len } else { udp_len };
         let mut header = self.bytes;

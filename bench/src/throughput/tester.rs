@@ -273,7 +273,10 @@ pub(crate) fn finish(running: Vec<Running>, end: &AtomicBool) -> anyhow::Result<
 /// Keeps the calling thread on one core. A veth chooses the receiving queue by the core that sends: a generator that
 /// moved would move its flows to another queue, which no network does, and what overtakes on the way would count as
 /// reordered.
-fn stay(side: Side) -> anyhow::Result<()> {
+///
+/// # Errors
+/// A core that this process may not use.
+pub(crate) fn stay(side: Side) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let core = match side {
         Side::A => cores - 1,

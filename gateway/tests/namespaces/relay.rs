@@ -1,4 +1,5 @@
-//! A relay between two peers that know nothing of each other's place, nor of relays: stock WireGuard at both ends.
+//! A relay between two peers that know nothing of each other's place: stock WireGuard at both ends, which knows nothing of
+//! relays either, and gateways that ask for one.
 //!
 //! ```text
 //! a 10.77.0.1 ---- net ---- b 10.77.0.2      a and b drop what comes from each other: only r is heard
@@ -97,6 +98,22 @@ impl World {
             );
         }
         Self { sites, relay_site, a, b, relay }
+    }
+
+    /// The same with gateways at both ends, which know of each other only the key and take relays alone.
+    fn of_gateways(lab: &Lab, by: By) -> Self {
+        let mut world = Self::build(lab, by, Program::Up(Wan::Udp), [Outside::V4; 2]);
+        for gateway in [&mut world.a, &mut world.b] {
+            gateway.extra = "[nat]\ndirect = false\nport_mapping = \"off\"\n".to_owned();
+            gateway.peers[1].endpoint = None;
+            for peer in &mut gateway.peers {
+                peer.keepalive = None;
+            }
+        }
+        let link = world.relay.extra.find("[[relay.link]]").expect("a link");
+        let peers = world.relay.extra.find("[[peer]]").expect("peers");
+        world.relay.extra.replace_range(link..peers, "");
+        world
     }
 
     fn start(&mut self) {
@@ -259,4 +276,30 @@ fn a_stock_peer_that_comes_from_another_port_is_found_again() {
         let told = world.told();
         (told.allocations[0].ends[0].place.map(|place| place.port()) == Some(40_404)).then_some(())
     });
+}
+
+#[test]
+fn gateways_ask_for_a_relay_and_their_traffic_flows_by_it() {
+    for by in [By::Program, By::Thread] {
+        let Some(lab) = Lab::open() else { return };
+        let mut world = World::of_gateways(&lab, by);
+        world.start();
+        carries(&world);
+        let told = world.told();
+        assert_eq!(told.allocations.len(), 1, "{told:?}");
+        assert_eq!(told.allocations[0].kind, "granted", "{told:?}");
+        let (many, few) = match by {
+            By::Program => (told.xdp.packets, told.user.packets),
+            By::Thread => (told.user.packets, told.xdp.packets),
+        };
+        assert!(many > 5000 && few <= many / 20, "{told:?}");
+        // Its ports come back once an end is gone for good.
+        assert!(world.a.stop().success());
+        assert!(world.b.stop().success());
+        eventually("the end of the allocation", Duration::from_secs(80), || {
+            world.told().allocations.is_empty().then_some(())
+        });
+        let after = world.told();
+        assert!(after.xdp.packets + after.user.packets >= many, "what was counted stays counted: {after:?}");
+    }
 }

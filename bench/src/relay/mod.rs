@@ -1,0 +1,156 @@
+//! `relay`: datagrams a second that the XDP program relays, against the thread that relays where there is no program.
+//!
+//! ```text
+//! host A 10.83.1.2 ---- 10.83.1.1  relay  10.83.2.1 ---- 10.83.2.2 host B
+//! ```
+//!
+//! 1. [`world`]: three namespaces; the relay in the middle one is the gateway's own, with an allocation whose ends are bound.
+//! 2. A ladder of rates from host A: the most that arrives at host B counts, so that neither is judged by how it fails under
+//!    more than it can do.
+//! 3. Program and thread in turn; ratios within each turn, medians over all.
+//!
+//! The frames are transport data of the shortest length that carries a stamp, 64 bytes of IP packet, or of another size. They
+//! are made and counted by XDP programs, so that hosts cost next to nothing; all of it shares the machine's cores.
+//!
+//! Enters: how often. Leaves: a table, or JSON. Never does: touch a network interface of the machine itself.
+
+mod world;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use landbridge::lab::stop::Stop;
+use serde::Serialize;
+
+use crate::machine::Machine;
+use crate::throughput::frame::FrameSize;
+use crate::throughput::statistics::Spread;
+use world::{Backend, Outcome, World};
+
+/// Measures what the XDP relay forwards against what the relay's thread does: needs root and Linux 5.18
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Bytes of IP packet
+    #[arg(long, value_name = "BYTES", default_value = "64")]
+    size: FrameSize,
+    /// How often each is measured, in turn; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=101))]
+    rounds: u16,
+    /// Seconds of each step of the ladder
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.4)]
+    seconds: f64,
+    /// Print JSON in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Packets a second that are offered, one after the other, until more brings less.
+const LADDER: [f64; 10] = [1e5, 2e5, 3e5, 4e5, 6e5, 8e5, 1.1e6, 1.5e6, 2e6, 3e6];
+
+#[derive(Debug, Serialize)]
+struct Report {
+    machine: Machine,
+    size: FrameSize,
+    rounds: Vec<Round>,
+    /// Packets a second.
+    xdp: Option<Spread>,
+    user: Option<Spread>,
+    /// Of the same round.
+    ratio: Option<Spread>,
+}
+
+/// One turn of both.
+#[derive(Debug, Clone, Serialize)]
+struct Round {
+    xdp: Outcome,
+    user: Outcome,
+}
+
+/// Measures and prints.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let stop = Stop::on_signals()?;
+    let duration = Duration::from_secs_f64(arguments.seconds.clamp(0.05, 10.0));
+    let mut rounds = Vec::new();
+    for _ in 0..arguments.rounds {
+        let mut best = |backend| -> anyhow::Result<Outcome> {
+            let mut world = World::build(backend)?;
+            climb(|rate| world.trial(arguments.size, rate, duration, &stop))
+        };
+        rounds.push(Round { xdp: best(Backend::Xdp)?, user: best(Backend::User)? });
+        if let Some(round) = rounds.last().filter(|_| !arguments.json) {
+            eprintln!("xdp {:.0}, thread {:.0} packets/s", round.xdp.received_pps, round.user.received_pps);
+        }
+    }
+    let spread = |of: fn(&Round) -> f64| Spread::of(rounds.iter().map(of));
+    let report = Report {
+        machine: Machine::of_this(),
+        size: arguments.size,
+        xdp: spread(|round| round.xdp.received_pps),
+        user: spread(|round| round.user.received_pps),
+        ratio: spread(|round| round.xdp.received_pps / round.user.received_pps.max(1.0)),
+        rounds,
+    };
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", table(&report));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The most that arrives over the ladder, which ends once two steps in a row have brought less.
+fn climb(mut trial: impl FnMut(f64) -> anyhow::Result<Outcome>) -> anyhow::Result<Outcome> {
+    let mut best = trial(LADDER[0])?;
+    let mut worse = 0;
+    for rate in &LADDER[1..] {
+        let outcome = trial(*rate)?;
+        if outcome.received_pps > best.received_pps {
+            (best, worse) = (outcome, 0);
+        } else {
+            worse += 1;
+        }
+        if worse == 2 {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+fn table(report: &Report) -> String {
+    let line = |name: &str, spread: &Option<Spread>, unit: f64| {
+        spread.map_or_else(String::new, |spread| {
+            let [median, min, max] = [spread.median, spread.min, spread.max].map(|value| value / unit);
+            format!("{name:<34} {median:8.3}  ({min:.3} to {max:.3})\n")
+        })
+    };
+    let cpu = |of: fn(&Round) -> f64| Spread::of(report.rounds.iter().map(of));
+    format!(
+        "{}\n{} bytes of IP packet, {} rounds: median (least to most)\n{}{}{}{}{}",
+        report.machine.short(),
+        report.size,
+        report.rounds.len(),
+        line("XDP, million packets/s", &report.xdp, 1e6),
+        line("thread, million packets/s", &report.user, 1e6),
+        line("ratio", &report.ratio, 1.0),
+        line("relay's thread with XDP, cores", &cpu(|round| round.xdp.thread_cores), 1.0),
+        line("relay's thread without, cores", &cpu(|round| round.user.thread_cores), 1.0),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ladder_ends_where_more_brings_less_and_the_most_counts() {
+        let mut asked = Vec::new();
+        let best = climb(|rate| {
+            asked.push(rate);
+            let received_pps = if rate <= 4e5 { rate } else { 1e11 / rate };
+            Ok(Outcome { offered_pps: rate, received_pps, thread_cores: 0.0 })
+        })
+        .expect("no trial fails");
+        assert!((best.received_pps - 4e5).abs() < 1.0);
+        assert_eq!(asked.len(), 6, "{asked:?}");
+    }
+}
