@@ -25,7 +25,12 @@ const RELAY: u8 = 3;
 /// What forwards.
 #[derive(Clone, Copy, PartialEq)]
 enum By {
+    /// The XDP program, beside a wan with sockets.
     Program,
+    /// The same, in generic mode.
+    Generic,
+    /// The same in the driver, beside a wan with rings.
+    Rings,
     Thread,
 }
 
@@ -49,7 +54,7 @@ impl World {
         relay_site.sysctl("net.ipv4.ip_forward", "1");
         relay_site.sysctl("net.ipv6.conf.all.forwarding", "1");
         // A veth's peer takes frames of XDP programs while it joins datagrams.
-        sites.net.run(&["ethtool", "-K", "pr", "gro", if by == By::Program { "on" } else { "off" }]);
+        sites.net.run(&["ethtool", "-K", "pr", "gro", if by == By::Thread { "off" } else { "on" }]);
         for site in [&sites.a, &sites.b] {
             site.run(&["nft", "add table inet lb; add chain inet lb in { type filter hook input priority 0; }"]);
         }
@@ -81,11 +86,17 @@ impl World {
         let of_b = vec![peer(&keys[2], RELAY, place(for_b, PORT)), peer(&keys[0], 1, place(for_b, PORTS[1]))];
         let a = make(&sites.a, stock, 'a', &keys[0], 1, of_a);
         let b = make(&sites.b, stock, 'b', &keys[1], 2, of_b);
-        let mut relay = make(&relay_site, Program::Up(Wan::Udp), 'r', &keys[2], RELAY, Vec::new());
+        let wan = if by == By::Rings { Wan::Xdp } else { Wan::Udp };
+        let mut relay = make(&relay_site, Program::Up(wan), 'r', &keys[2], RELAY, Vec::new());
         relay.extra = format!(
-            "interfaces = [\"wan0\"]\n[relay]\nenabled = true\nbackend = \"{}\"\nports = \"51900-51909\"\n\
+            "{}[relay]\nenabled = true\nbackend = \"{}\"\nports = \"51900-51909\"\n\
              [[relay.link]]\npeers = [\"a\", \"b\"]\nports = [{}, {}]\n",
-            if by == By::Program { "xdp" } else { "user" },
+            match by {
+                By::Program | By::Thread => "interfaces = [\"wan0\"]\n",
+                By::Generic => "interfaces = [\"wan0\"]\nxdp_mode = \"generic\"\n",
+                By::Rings => "",
+            },
+            if by == By::Thread { "user" } else { "xdp" },
             PORTS[0],
             PORTS[1]
         );
@@ -174,6 +185,28 @@ fn stock_peers_are_relayed_by_the_xdp_program() {
     assert!(world.relay.stop().success());
     let links = world.relay_site.run(&["ip", "-d", "link", "show", "wan0"]);
     assert!(!links.contains("xdp"), "nothing is left behind: {links}");
+}
+
+#[test]
+fn the_program_relays_in_generic_mode_and_beside_rings() {
+    if !available(Program::WireguardGo) {
+        return;
+    }
+    for (by, outside, mode) in [(By::Generic, Outside::V6, "generic"), (By::Rings, Outside::V4, "native")] {
+        let Some(lab) = Lab::open() else { return };
+        let mut world = World::build(&lab, by, Program::WireguardGo, [outside; 2]);
+        world.start();
+        carries(&world);
+        let told = world.told();
+        assert_eq!(told.interfaces[0].xdp_mode.as_deref(), Some(mode), "{told:?}");
+        assert!(told.xdp.packets > 5000 && told.user.packets < told.xdp.packets / 20, "{told:?}");
+        // An sk_buff knows of its partial checksum, and finishes it: whoever changes what it covers has to be the kernel.
+        world.leave_checksums_partial();
+        carries(&world);
+        let (before, told) = (told, world.told());
+        let user = told.user.packets - before.user.packets;
+        assert_eq!(user > 5000, by == By::Generic, "{told:?}");
+    }
 }
 
 #[test]
@@ -288,10 +321,8 @@ fn gateways_ask_for_a_relay_and_their_traffic_flows_by_it() {
         let told = world.told();
         assert_eq!(told.allocations.len(), 1, "{told:?}");
         assert_eq!(told.allocations[0].kind, "granted", "{told:?}");
-        let (many, few) = match by {
-            By::Program => (told.xdp.packets, told.user.packets),
-            By::Thread => (told.user.packets, told.xdp.packets),
-        };
+        let (xdp, user) = (told.xdp.packets, told.user.packets);
+        let (many, few) = if by == By::Thread { (user, xdp) } else { (xdp, user) };
         assert!(many > 5000 && few <= many / 20, "{told:?}");
         // Its ports come back once an end is gone for good.
         assert!(world.a.stop().success());
