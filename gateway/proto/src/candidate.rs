@@ -151,6 +151,24 @@ pub enum Refused {
     InTunnel,
 }
 
+impl Refused {
+    /// For people and labels.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "loopback",
+            Self::Multicast => "multicast",
+            Self::Reserved => "reserved",
+            Self::LinkLocal => "link_local",
+            Self::V4Mapped => "v4_mapped",
+            Self::NoPort => "no_port",
+            Self::Ours => "ours",
+            Self::InTunnel => "in_tunnel",
+        }
+    }
+}
+
 /// Why a candidate that a peer named is not to be tried; `None` when it may be. `ours`: the addresses of our interfaces.
 #[must_use]
 pub fn refusal(address: SocketAddr, ours: &[IpAddr], allowed_ips: &AllowedIps) -> Option<Refused> {

@@ -96,6 +96,16 @@ pub struct ChannelCounters {
     pub candidates_refused: u64,
     /// Changes of the path in use.
     pub path_changes: u64,
+    /// Pairs of peers that were introduced to each other.
+    pub introductions_made: u64,
+    /// Introductions to a peer that was sought.
+    pub introductions_heard: u64,
+    /// Times that initiations were sent to every place that is known of a peer.
+    pub punches: u64,
+    /// Allocations granted as a relay.
+    pub relays_granted: u64,
+    /// Allocations refused as a relay, for want of ports.
+    pub relays_refused: u64,
 }
 
 /// A message to seal.

@@ -16,6 +16,7 @@ mod spray;
 mod timeout;
 mod transmit;
 mod types;
+mod view;
 
 use std::collections::VecDeque;
 use std::fmt;

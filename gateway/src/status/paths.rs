@@ -67,6 +67,24 @@ pub struct PlaceStatus {
     /// Candidates of peers that were refused, as they lead nowhere or back.
     #[serde(default)]
     pub candidates_refused: u64,
+    /// Pairs of peers that we introduced to each other.
+    #[serde(default)]
+    pub introductions_made: u64,
+    /// Introductions to peers that we sought.
+    #[serde(default)]
+    pub introductions_heard: u64,
+    /// Times that handshakes went to every place that is known of a peer.
+    #[serde(default)]
+    pub punches: u64,
+    /// Allocations of ours as a relay at present.
+    #[serde(default)]
+    pub relay_allocations: u64,
+    /// Allocations that we granted as a relay.
+    #[serde(default)]
+    pub relays_granted: u64,
+    /// Allocations that we refused as a relay, for want of ports.
+    #[serde(default)]
+    pub relays_refused: u64,
 }
 
 /// Changes of path for one reason.

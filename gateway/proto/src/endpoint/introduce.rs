@@ -13,7 +13,7 @@ use rand::RngCore;
 use super::Endpoint;
 use super::punch::{Echoes, Punch, Share};
 use super::relay::Relaying;
-use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, refusal};
+use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind};
 use crate::channel::Said;
 use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
 use crate::introduce::{DELAY_MAX, Errand, Errands, Registry, Seeker, Wish, delay_for};
@@ -156,6 +156,7 @@ impl Endpoint {
         self.meeting.registry.forget(id);
         self.meeting.errands.remove(&id);
         self.meeting.introduced.remove(&id);
+        self.place.refused.remove(&id);
         self.meeting.share.forget(id);
         self.end_punch(id);
         self.relay_part(now, id);
@@ -387,6 +388,7 @@ impl Endpoint {
 
     /// Tells two peers of each other.
     fn introduce(&mut self, now: Instant, a: PeerId, b: PeerId) {
+        self.channel_counters.introductions_made += 1;
         let round_trip = |id| self.peers.get(id).and_then(|peer| peer.round_trip.or(peer.handshake_duration));
         let (of_a, of_b) = (round_trip(a).unwrap_or_default(), round_trip(b).unwrap_or_default());
         let delay_ms = |ours, theirs| delay_for(ours, theirs).as_millis() as u32;
@@ -406,10 +408,8 @@ impl Endpoint {
         let sought = self.peers.by_key(&key).filter(|peer| self.meeting.seeker.is_known_at(id, *peer));
         let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
-        let said = candidates.list.len();
-        candidates.list.retain(|candidate| refusal(candidate.address, &self.place.own, &self.allowed_ips).is_none());
-        let refused = said - candidates.list.len();
-        self.channel_counters.candidates_refused += refused as u64;
+        let refused = self.refuse_candidates(peer, &mut candidates);
+        self.channel_counters.introductions_heard += 1;
         self.meeting.introduced.insert(peer, candidates);
         let delay = Duration::from_millis(delay_ms.into()).min(DELAY_MAX);
         if !self.begin_punch_of(now, peer, now + delay) {

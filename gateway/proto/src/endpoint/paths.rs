@@ -3,7 +3,7 @@
 //!
 //! A peer that does not say that it proves paths is reached as any WireGuard peer is: where its last packet came from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::channel::message::probe::{PathProbe, Purpose};
 use crate::channel::message::{Body, Candidates, Features, Message};
 use crate::path::lifetime::Lifetime;
 use crate::path::mtu::headers_len;
-use crate::path::{PathReason, Paths, PathsView, Probe, Terms, Tier, Via, What};
+use crate::path::{PathReason, Paths, Probe, Terms, Tier, Via, What};
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
 
@@ -36,6 +36,8 @@ pub(super) struct Place {
     pub(super) is_mapped: bool,
     /// Peers whose packets leave from several source ports.
     spreading: BTreeSet<PeerId>,
+    /// What peers said last that is never tried, and why.
+    pub(super) refused: BTreeMap<PeerId, Vec<(Candidate, Refused)>>,
 }
 
 impl Endpoint {
@@ -202,7 +204,7 @@ impl Endpoint {
         generation: u32,
         mut candidates: Candidates,
     ) -> Result<(), DropReason> {
-        let refused = self.refuse_candidates(&mut candidates);
+        let refused = self.refuse_candidates(id, &mut candidates);
         let paths = self.paths_mut(id).ok_or(DropReason::ChannelUnexpected)?;
         if !paths.hear_candidates(now, generation, candidates) {
             return Err(DropReason::ChannelStale);
@@ -213,13 +215,21 @@ impl Endpoint {
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
     }
 
-    /// Takes out what is never tried; returns how many there were.
-    pub(super) fn refuse_candidates(&mut self, candidates: &mut Candidates) -> usize {
-        let said = candidates.list.len();
-        candidates.list.retain(|candidate| refusal(candidate.address, &self.place.own, &self.allowed_ips).is_none());
-        let refused = said - candidates.list.len();
-        self.channel_counters.candidates_refused += refused as u64;
-        refused
+    /// Takes out what is never tried, and keeps it to be shown; returns how many there were.
+    pub(super) fn refuse_candidates(&mut self, id: PeerId, candidates: &mut Candidates) -> usize {
+        let mut refused = Vec::new();
+        candidates.list.retain(|candidate| {
+            let why = refusal(candidate.address, &self.place.own, &self.allowed_ips);
+            refused.extend(why.map(|why| (*candidate, why)));
+            why.is_none()
+        });
+        let count = refused.len();
+        self.channel_counters.candidates_refused += count as u64;
+        match count {
+            0 => self.place.refused.remove(&id),
+            _ => self.place.refused.insert(id, refused),
+        };
+        count
     }
 
     /// Something authentic came from a place.
@@ -429,12 +439,6 @@ impl Endpoint {
         } else {
             self.place.spreading.remove(&id);
         }
-    }
-
-    pub(super) fn view_paths(&self, id: PeerId) -> Option<PathsView> {
-        let mut view = self.peers.get(id)?.paths.as_ref()?.view();
-        self.complete_view(id, &mut view);
-        Some(view)
     }
 
     /// Says something that is answered, again and again until it is.

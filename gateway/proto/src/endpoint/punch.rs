@@ -180,6 +180,7 @@ impl Endpoint {
         if places.is_empty() {
             return;
         }
+        self.channel_counters.punches += 1;
         let punch = self.meeting.punches.entry(id).or_insert_with(|| Punch::new(start));
         punch.restart(start);
         for place in places {

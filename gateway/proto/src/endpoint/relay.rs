@@ -62,6 +62,7 @@ impl Endpoint {
     /// The forwarder has a port for each end of an allocation: `port_a` for the peer that [`Event::RelayAllocate`] calls a.
     pub fn relay_granted(&mut self, now: Instant, allocation: u64, port_a: u16, port_b: u16) {
         let Some(news) = self.meeting.relaying.server.granted(now, allocation, [port_a, port_b]) else { return };
+        self.channel_counters.relays_granted += 1;
         for end in news {
             let grant = Grant { allocation, port: end.port, lifetime_s: LIFETIME.as_secs() as u32 };
             match end.request {
@@ -77,6 +78,7 @@ impl Endpoint {
 
     /// The forwarder has no ports.
     pub fn relay_refused(&mut self, now: Instant, allocation: u64) {
+        self.channel_counters.relays_refused += 1;
         for (peer, request) in self.meeting.relaying.server.refused(allocation) {
             self.answer_relay(peer, request, Err(RelayRefusal::NoRoom));
         }

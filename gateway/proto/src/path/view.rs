@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::PeerId;
-use crate::candidate::{Candidate, CandidateKind, Nat};
+use crate::candidate::{Candidate, CandidateKind, Nat, Refused};
 
 /// How good a kind of path is; lower ones are taken first, whatever their round trips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -181,6 +181,8 @@ pub struct PathsView {
     pub paths: Vec<PathView>,
     /// The peer's candidates.
     pub candidates: Vec<CandidateView>,
+    /// What was said of the peer last that is never tried, and why.
+    pub refused: Vec<(Candidate, Refused)>,
     /// The peer's NAT, as it says itself.
     pub nat: Nat,
     /// How often a keepalive keeps a NAT's binding; `None` where none is needed.

@@ -51,13 +51,23 @@ pub(super) fn gateway(families: &mut Families, status: &Status) {
             changes.times as f64,
         );
     }
-    families.add(
-        "landbridge_candidates_refused_total",
-        "Candidates of peers that were refused, as they lead nowhere, into the tunnel or back to us.",
-        MetricType::COUNTER,
-        &[device],
-        place.candidates_refused as f64,
-    );
+    let counters = [
+        (
+            "landbridge_candidates_refused_total",
+            "Candidates of peers that were refused, as they lead nowhere, into the tunnel or back to us.",
+            place.candidates_refused,
+        ),
+        ("landbridge_introductions_made_total", "Pairs of peers introduced to each other.", place.introductions_made),
+        ("landbridge_introductions_heard_total", "Introductions to peers that were sought.", place.introductions_heard),
+        ("landbridge_punches_total", "Times that handshakes went to every known place of a peer.", place.punches),
+        ("landbridge_relay_allocations_granted_total", "Allocations granted as a relay.", place.relays_granted),
+        ("landbridge_relay_allocations_refused_total", "Allocations refused for want of ports.", place.relays_refused),
+    ];
+    for (name, help, value) in counters {
+        families.add(name, help, MetricType::COUNTER, &[device], value as f64);
+    }
+    let help = "Allocations as a relay at present.";
+    families.add("landbridge_relay_allocations", help, MetricType::GAUGE, &[device], place.relay_allocations as f64);
 }
 
 /// How many there are of each kind and state; a kind that there is none of is known and zero.

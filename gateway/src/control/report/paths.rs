@@ -16,6 +16,7 @@ use crate::status::paths::{CandidateStatus, NatStatus, PathChanges, PathStatus, 
 pub(super) fn place<N: Network>(driver: &Driver<N>) -> PlaceStatus {
     let (candidates, nat) = driver.endpoint.local_candidates();
     let config = driver.endpoint.nat_config();
+    let counters = driver.endpoint.channel_counters();
     let changes = driver
         .path_changes
         .iter()
@@ -23,11 +24,17 @@ pub(super) fn place<N: Network>(driver: &Driver<N>) -> PlaceStatus {
     PlaceStatus {
         nat: NatStatus::from(nat),
         udp_blocked: driver.outlook.blocked(),
-        candidates: candidates.iter().map(|own| candidate(own, CandidateState::Known)).collect(),
+        candidates: candidates.iter().map(|own| candidate(own, CandidateState::Known.label(), None)).collect(),
         introduces: config.introduces,
         relays: config.relays,
         path_changes: changes.collect(),
-        candidates_refused: driver.endpoint.channel_counters().candidates_refused,
+        candidates_refused: counters.candidates_refused,
+        introductions_made: counters.introductions_made,
+        introductions_heard: counters.introductions_heard,
+        punches: counters.punches,
+        relay_allocations: driver.endpoint.relay_allocations() as u64,
+        relays_granted: counters.relays_granted,
+        relays_refused: counters.relays_refused,
     }
 }
 
@@ -36,7 +43,9 @@ pub(super) fn of<N: Network>(driver: &Driver<N>, view: &PeerView<'_>, now: Insta
     let Some(paths) = &view.paths else {
         return PathsStatus { in_use: endpoint(view), ..PathsStatus::default() };
     };
-    let PathsView { in_use, since, changes, paths, candidates, nat, keepalive, introducers, relay } = paths;
+    let PathsView { in_use, since, changes, paths, candidates, refused, nat, keepalive, introducers, relay } = paths;
+    let tried = candidates.iter().map(|CandidateView { candidate: of, state }| candidate(of, state.label(), None));
+    let refused = refused.iter().map(|(of, why)| candidate(of, "refused", Some(why.label())));
     PathsStatus {
         negotiated: true,
         in_use: in_use.as_ref().map(|used| path(used, now)).or_else(|| endpoint(view)),
@@ -44,7 +53,7 @@ pub(super) fn of<N: Network>(driver: &Driver<N>, view: &PeerView<'_>, now: Insta
         reason: since.map(|(_, reason)| reason.label().to_owned()),
         changes: *changes,
         standby: paths.iter().filter(|other| !other.in_use).map(|other| path(other, now)).collect(),
-        candidates: candidates.iter().map(|CandidateView { candidate: of, state }| candidate(of, *state)).collect(),
+        candidates: tried.chain(refused).collect(),
         nat: NatStatus::from(*nat),
         keepalive_seconds: keepalive.map(|interval| interval.as_secs_f64()),
         introducers: introducers.iter().filter_map(|id| name(driver, *id)).collect(),
@@ -86,7 +95,7 @@ fn path(view: &PathView, now: Instant) -> PathStatus {
     }
 }
 
-fn candidate(candidate: &Candidate, state: CandidateState) -> CandidateStatus {
+fn candidate(candidate: &Candidate, state: &str, why: Option<&str>) -> CandidateStatus {
     let (kind, address) = (candidate.kind.label().to_owned(), candidate.address);
-    CandidateStatus { kind, address, state: state.label().to_owned(), why: None }
+    CandidateStatus { kind, address, state: state.to_owned(), why: why.map(str::to_owned) }
 }
