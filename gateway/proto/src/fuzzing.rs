@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::endpoint::NatConfig;
 use crate::{Endpoint, Event, KEY_LEN, PeerConfig, PeerId, PeerUpdate, Session, WallClock};
 
 fn address(port: u16) -> SocketAddr {
@@ -56,6 +57,8 @@ pub fn channel(data: &[u8]) {
     let start = Instant::now();
     let mut endpoint = endpoint(start, 1);
     endpoint.set_channel(crate::ChannelConfig { source_ports: 16, accepts_ports: 16 });
+    let nat = NatConfig { introduces: true, relays: true, ..NatConfig::default() };
+    endpoint.set_nat_config(start, nat);
     let config = PeerConfig { endpoint: Some(address(2)), ..PeerConfig::default() };
     let Some(peer) = endpoint.add_peer([9; KEY_LEN], config, start) else { return };
     let theirs = crate::channel::address_of(&[9; KEY_LEN]);
@@ -79,6 +82,7 @@ pub fn channel(data: &[u8]) {
         let len = packet::wrap(&mut wrapped, message.len(), theirs, ours);
         let from = address(u16::from(message.last().copied().unwrap_or(2)));
         let _ = endpoint.handle_channel(now, peer, from, None, &wrapped[..len]);
+        let _ = endpoint.handle_relay_datagram(now, from.port(), from, None, message);
         now += Duration::from_millis(u64::from(len as u8) * 8);
         endpoint.handle_timeout(now, wall);
         // Nothing is sent without a session, and nothing begins one.

@@ -18,6 +18,7 @@ use crate::channel::Said;
 use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
 use crate::introduce::{DELAY_MAX, Errand, Errands, Registry, Seeker, Wish, delay_for};
 use crate::path::PathsView;
+use crate::peer::Peer;
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
 
@@ -167,7 +168,9 @@ impl Endpoint {
 
     /// The peer said what it can do.
     pub(super) fn meeting_hello(&mut self, now: Instant, id: PeerId, features: Features, restarted: bool) {
-        let Some(key) = self.peers.get(id).map(|peer| peer.public_key) else { return };
+        // What comes without a session, and so not from the peer, begins nothing.
+        let vouched = |peer: &&Peer| peer.sessions.current.is_some() || peer.sessions.next.is_some();
+        let Some(key) = self.peers.get(id).filter(vouched).map(|peer| peer.public_key) else { return };
         if restarted {
             // What it was told and what it wished for is forgotten.
             self.meeting.registry.forget(id);
@@ -367,7 +370,7 @@ impl Endpoint {
         if self.meeting.registry.offer(id, &seek.key).is_some_and(is_older) {
             return Err(DropReason::ChannelStale);
         }
-        let of = self.peers.by_key(&seek.key);
+        let of = self.peers.by_key(&seek.key).filter(|of| *of != id);
         let wish = Wish { by: id, by_key: &by_key, of_key: &seek.key, of };
         let offer = Offer { generation: seek.generation, candidates: seek.candidates };
         if seek.stop == Some(Stop::Dropped) {
@@ -406,7 +409,7 @@ impl Endpoint {
     ) -> Result<(), DropReason> {
         let Introduction { key, delay_ms, mut candidates } = introduction;
         let sought = self.peers.by_key(&key).filter(|peer| self.meeting.seeker.is_known_at(id, *peer));
-        let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
+        let peer = sought.filter(|peer| *peer != id).ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
         let refused = self.refuse_candidates(peer, &mut candidates);
         self.channel_counters.introductions_heard += 1;
@@ -454,3 +457,6 @@ impl Endpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,9 @@
 //! What is relayed never comes by here: a relay's forwarder is told of ports and places by events, and hands in only
 //! what is addressed to the relay itself, which are binds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::RngCore;
 use zerocopy::FromBytes;
@@ -22,6 +22,8 @@ use crate::message::{DataHeader, TAG_LEN, TYPE_DATA};
 use crate::relay::{Asked, BindDue, Client, LIFETIME, RELAYS_MAX, Server};
 use crate::{DropReason, KEY_LEN, PeerId, ReceiverIndex};
 
+/// Within this time several binds by one relay are one use of its listen port.
+const KEPT_FOR: Duration = Duration::from_secs(15);
 /// Bytes of a sealed bind: what is longer is no bind.
 const BIND_MAX: usize = 192;
 
@@ -34,6 +36,8 @@ pub(super) struct Relaying {
     /// Who asked for whom.
     registry: Registry<()>,
     server: Server,
+    /// When something was last sent to the listen port of a relay for the sake of a NAT.
+    kept: BTreeMap<PeerId, Instant>,
     /// Relays whose place is another one.
     pub(super) relay_moved: Vec<PeerId>,
 }
@@ -45,6 +49,7 @@ impl Default for Relaying {
             client: Client::default(),
             registry: Registry::default(),
             server: Server::default(),
+            kept: BTreeMap::new(),
             relay_moved: Vec::new(),
         }
     }
@@ -182,7 +187,7 @@ impl Endpoint {
             self.answer_relay(id, request, Err(RelayRefusal::Disabled));
             return Err(DropReason::ChannelUnexpected);
         }
-        let of = self.peers.by_key(&key);
+        let of = self.peers.by_key(&key).filter(|of| *of != id);
         let wish = Wish { by: id, by_key: &by_key, of_key: &key, of };
         if self.meeting.relaying.registry.wish(now, wish, ()).is_err() {
             self.answer_relay(id, request, Err(RelayRefusal::NoRoom));
@@ -246,7 +251,7 @@ impl Endpoint {
         offer: RelayOffer,
     ) -> Result<(), DropReason> {
         let sought = self.peers.by_key(&offer.key).filter(|peer| self.meeting.relaying.seeker.is_known_at(id, *peer));
-        let peer = sought.ok_or(DropReason::ChannelUnexpected)?;
+        let peer = sought.filter(|peer| *peer != id).ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::RelayOfferAnswer }));
         self.add_leg(now, peer, id, offer.grant);
         self.run_meeting(now);
@@ -306,7 +311,7 @@ impl Endpoint {
             let rng = &mut self.rng;
             match self.meeting.relaying.client.run(now, || rng.next_u32()) {
                 Some(BindDue::Bind { relay, allocation, port, request, .. }) => {
-                    self.bind(relay, allocation, port, request);
+                    self.bind(now, relay, allocation, port, request);
                 }
                 Some(BindDue::Lost { peer, relay }) => {
                     self.name_places(now, peer);
@@ -335,6 +340,7 @@ impl Endpoint {
     pub(super) fn relay_part(&mut self, now: Instant, id: PeerId) {
         self.relay_lapsed(now, id);
         self.meeting.relaying.seeker.closed(now, id);
+        self.meeting.relaying.kept.remove(&id);
         self.meeting.relaying.seeker.dropped(now, id);
         let relays: BTreeSet<_> = self.meeting.relaying.client.legs_to(id).map(|(relay, _)| relay).collect();
         for relay in relays {

@@ -455,3 +455,31 @@ fn a_relay_that_dies_under_traffic_is_replaced_by_the_one_that_stands_by() {
     let took = meeting.talk_until(secs(30), came).expect("the other relay carries on");
     assert!(took < secs(5), "{took:?}");
 }
+
+#[test]
+fn peers_behind_one_introducer_say_next_to_nothing_while_they_are_idle() {
+    const SITES: usize = 40;
+    let mut net = Net::new(14);
+    for at in 0..SITES {
+        let realm = net.add_box(INTERNET, [198, 51, 100, at as u8 + 1], PORT_RESTRICTED);
+        net.add_gateway(realm, [10, at as u8, 0, 2]);
+    }
+    let common = net.add_gateway(INTERNET, [192, 0, 2, 1]);
+    net.gateways[common].endpoint.set_nat_config(net.now, BOTH);
+    for at in 0..SITES {
+        net.link(at, common);
+        // Each site has one other that it is linked to.
+        net.acquaint(at, at ^ 1, PeerConfig::default());
+        net.find_candidates(at);
+    }
+    net.run_for(secs(60));
+    for at in 0..SITES {
+        let peer = net.gateways[at].peer(&net.gateways[at ^ 1]);
+        assert!(net.gateways[at].linked_at(peer).is_some(), "{at}");
+    }
+    let begun = net.gateways[common].sent.len();
+    net.run_for(secs(600));
+    let sent = net.gateways[common].sent.len() - begun;
+    // A bind is answered every 20 s, and a handshake with a hello and what follows from it happens every two minutes.
+    assert!(sent < SITES * 60, "{sent} messages in ten minutes");
+}
