@@ -392,7 +392,13 @@ impl Endpoint {
         }
     }
 
-    fn bind(&mut self, relay: PeerId, allocation: u64, port: u16, request: u32) {
+    fn bind(&mut self, now: Instant, relay: PeerId, allocation: u64, port: u16, request: u32) {
+        // The answer comes from the relay's listen port: a NAT lets it in only while something is sent there.
+        let kept = self.meeting.relaying.kept.get(&relay);
+        if kept.is_none_or(|kept| now.saturating_duration_since(*kept) >= KEPT_FOR) {
+            self.meeting.relaying.kept.insert(relay, now);
+            self.queue_keepalive(relay);
+        }
         let Some(place) = self.peers.get(relay).and_then(|peer| Some((peer.endpoint?.ip(), peer.local))) else {
             return;
         };
