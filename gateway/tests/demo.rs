@@ -36,7 +36,13 @@ fn left_of(pid: u32) -> Vec<String> {
     let mut left = names("/run/netns");
     left.extend(names("/run/landbridge"));
     left.extend(names("/run/wireguard"));
-    let of_pid = [format!("landbridge-demo-{pid}-"), format!("demo-{pid}"), format!("lbd-{pid}-")];
+    let of_pid = [
+        format!("landbridge-demo-{pid}-"),
+        format!("demo-{pid}."),
+        format!("nat-{pid}."),
+        format!("lbd-{pid}-"),
+        format!("lbn{pid}"),
+    ];
     left.retain(|name| of_pid.iter().any(|mine| name.starts_with(mine)));
     left
 }
@@ -96,6 +102,27 @@ fn one_json_object_with_every_figure_and_nothing_is_left() {
         } else {
             assert!(object["xdp_mode"].is_null() && by_xdp.abs() < 0.5 && by_socket > 0.0, "{object:#}");
         }
+        assert_eq!(left_of(pid), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn sites_behind_nats_are_shown_to_find_each_other() {
+    if !is_root() {
+        return;
+    }
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    for (nat, tiers) in [("full-cone,port-restricted", &["direct"][..]), ("symmetric,blocked", &["relayed"])] {
+        let child = start(&["--wan", "udp", "--nat", nat, "--duration", "2", "--streams", "1", "--json"]);
+        let pid = child.id();
+        let output = child.wait_with_output().expect("the demo ends");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{err}");
+        let object: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+        assert!(tiers.iter().any(|tier| object["tier"] == *tier), "{object:#}");
+        assert!(object["first_packet_ms"].is_f64() && object["tcp_gbps"].as_f64() > Some(0.0), "{object:#}");
+        assert_eq!(object["direct_ms"].is_null(), object["tier"] == "relayed", "{object:#}");
+        assert!(err.contains("linked to the introducer"), "{err}");
         assert_eq!(left_of(pid), Vec::<String>::new());
     }
 }

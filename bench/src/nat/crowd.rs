@@ -26,7 +26,7 @@ use super::{PREFIX, Run};
 
 mod member;
 
-pub(super) const NAME: &str = "1,000 peers behind one introducer";
+pub(super) const NAME: &str = "a thousand idle peers";
 const PEERS: usize = 1000;
 /// How long all may take to be linked, and to be told whatever there is to tell at first.
 const LINK_PATIENCE: Duration = Duration::from_secs(60);

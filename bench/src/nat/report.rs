@@ -139,11 +139,13 @@ fn figures(results: &Results) -> String {
     let medians = |figure: fn(&Sample) -> Option<f64>| -> Vec<f64> {
         rows.iter().filter_map(|row| Some(row.spread(figure)?.median)).collect()
     };
-    let worst = |values: Vec<f64>| values.into_iter().fold(f64::NAN, f64::max);
-    let first = worst(medians(|sample| sample.first_packet_ms));
-    line("first packet, worst median of all pairs", "100 ms + a round trip", format!("{first:.0} ms"));
-    let direct = worst(medians(|sample| sample.direct_ms));
-    line("direct, worst median of the pairs that go direct", "1 s", format!("{direct:.0} ms"));
+    let worst = |values: Vec<f64>| values.into_iter().reduce(f64::max);
+    if let Some(first) = worst(medians(|sample| sample.first_packet_ms)) {
+        line("first packet, worst median of all pairs", "100 ms + a round trip", format!("{first:.0} ms"));
+    }
+    if let Some(direct) = worst(medians(|sample| sample.direct_ms)) {
+        line("direct, worst median of the pairs that go direct", "1 s", format!("{direct:.0} ms"));
+    }
     let good: Vec<&Figures> = results.changes.iter().filter(|figures| figures.error.is_none()).collect();
     let of = |figure: fn(&Figures) -> f64| {
         let unit = Spread::of(good.iter().map(|figures| figure(figures)));

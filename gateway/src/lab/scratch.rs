@@ -7,6 +7,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context as _;
 
@@ -20,12 +21,14 @@ pub const DEMO: &str = "demo-";
 pub struct Scratch(PathBuf);
 
 impl Scratch {
-    /// The directory of this process, whose name is the prefix and the process id.
+    /// A directory of this process, whose name is the prefix, the process id, and a number.
     ///
     /// # Errors
     /// One that cannot be made, or is there.
     pub fn new(prefix: &str) -> anyhow::Result<Self> {
-        let path = Path::new(PARENT).join(format!("{prefix}{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(PARENT).join(format!("{prefix}{}.{number}", std::process::id()));
         let made = || -> std::io::Result<()> {
             DirBuilder::new().recursive(true).mode(0o755).create(PARENT)?;
             DirBuilder::new().mode(0o700).create(&path)
@@ -80,7 +83,7 @@ pub fn remove_leftovers(prefix: &str) {
     let Ok(entries) = fs::read_dir(PARENT) else { return };
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.parse::<u32>().ok());
+        let pid = name.to_str().and_then(|name| name.strip_prefix(prefix)?.split('.').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| pid != std::process::id() && !Path::new("/proc").join(pid.to_string()).exists()) {
             drop(fs::remove_dir_all(entry.path()));
         }

@@ -14,6 +14,7 @@ mod lifecycle;
 mod metrics;
 mod movement;
 mod narrow;
+mod nat;
 mod nat_lab;
 mod operation;
 mod pairs;

@@ -55,6 +55,8 @@ pub struct Options {
     pub mappers: [Option<Protocols>; 2],
     /// Whether the second site is behind the router of the first.
     pub neighbours: bool,
+    /// How narrow the internet is, and whether it says so by ICMP.
+    pub narrow: Option<(u32, bool)>,
     /// The wan backend of all gateways.
     pub wan: &'static str,
     /// Lines for the configuration of both sites, before their peers.
@@ -103,6 +105,7 @@ impl Options {
             stun: false,
             mappers: [None, None],
             neighbours: false,
+            narrow: None,
             wan: "udp",
             extra: String::new(),
         }
@@ -173,6 +176,9 @@ impl Scene {
             let server = internet.server("stun")?;
             Ok::<_, anyhow::Error>((StunServer::start(&server)?, server))
         });
+        if let Some((mtu, icmp)) = options.narrow {
+            internet.narrow(mtu, icmp)?;
+        }
         let keys = (0..2 + options.introducers).map(|_| keys::generate_private()).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             introducer_gateways: introducers.iter().map(|_| None).collect(),

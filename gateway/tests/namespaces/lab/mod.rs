@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Once};
 use std::time::{Duration, Instant};
 
-use landbridge::lab::nat::Internet;
+use landbridge::lab::nat::{Internet, Kind, scene};
 
 pub(crate) use command::{Output, run, try_run};
 pub(crate) use flows::Flows;
@@ -90,6 +90,13 @@ impl Lab {
         // The sweep of later runs finds the process by the first number.
         let prefix = format!("{PREFIX}{}-{}", std::process::id(), self.inner.number);
         Internet::new(&prefix).expect("an internet")
+    }
+
+    /// Two sites and an introducer that relays, of the library's laboratory; to be dropped before the test ends.
+    pub(crate) fn scene(&self, kinds: [Kind; 2]) -> scene::Options {
+        let (pid, number) = (std::process::id(), self.inner.number);
+        let options = scene::Options::new(landbridge(), &format!("{PREFIX}{pid}-{number}"), kinds);
+        scene::Options { interfaces: format!("lb{pid}x{number}"), ..options }
     }
 
     /// A namespace of the library's laboratory, for gateways and programs of the test.
