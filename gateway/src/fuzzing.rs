@@ -5,6 +5,9 @@
 
 mod offload;
 
+use std::net::SocketAddr;
+use std::time::Instant;
+
 use landbridge_proto::DropReason;
 
 use crate::control::uapi::parse::{Errno, Parser, Request};
@@ -13,6 +16,8 @@ use crate::datapath::inner;
 use crate::datapath::tables::Wire;
 use crate::datapath::transport::TransportHeader;
 use crate::datapath::wire::{self, ETHERNET_LEN, HeaderTemplate};
+use crate::nat::stun::message::REQUEST_MAX;
+use crate::nat::stun::{Answer, Client, Query, is_stun};
 
 pub use offload::{join_burst, lan_read};
 
@@ -41,6 +46,34 @@ pub fn outer_frame(frame: &[u8]) {
         assert_eq!(again.ecn, found.ecn);
         pool.put(out);
     });
+}
+
+/// Any bytes as the answer of a STUN server, to the question that was asked. It is taken whole or changes nothing.
+pub fn stun(data: &[u8]) {
+    let mut answer = data.to_vec();
+    let (mut client, now) = (Client::default(), Instant::now());
+    let server = SocketAddr::from(([203, 0, 113, 1], 3478));
+    client.ask(Query::new(1, server, 0), now);
+    let mut request = [0; REQUEST_MAX];
+    client.poll_transmit(now, &mut request).expect("the question");
+    if let Some(head) = answer.get_mut(4..20) {
+        head.copy_from_slice(&request[4..20]);
+    }
+    if !is_stun(&answer) {
+        return;
+    }
+    match client.handle_datagram(now, 0, server, None, &answer) {
+        Ok(()) => match client.poll_outcome().and_then(|outcome| outcome.answer) {
+            Some(Answer::Mapped { mapped, other }) => {
+                for place in other.into_iter().chain([mapped]) {
+                    assert!(place.port() != 0 && !place.ip().is_unspecified() && !place.ip().is_multicast());
+                }
+            }
+            Some(Answer::Refused(code)) => assert!((300..700).contains(&code), "{code}"),
+            None => panic!("an answer without an outcome"),
+        },
+        Err(_) => assert!(client.poll_outcome().is_none() && !client.is_idle(), "a bad answer changes nothing"),
+    }
 }
 
 /// Any bytes as an inner packet; the first one is the outer packet's ECN.

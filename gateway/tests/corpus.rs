@@ -45,6 +45,11 @@ fn the_corpus_of_inner_packets_is_survived() {
 }
 
 #[test]
+fn the_corpus_of_stun_answers_is_taken_whole_or_not_at_all() {
+    replay("stun", fuzzing::stun);
+}
+
+#[test]
 fn the_corpus_of_transport_headers_is_survived() {
     replay("transport_header", fuzzing::transport_header);
 }

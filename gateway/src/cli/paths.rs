@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use super::{args, output, status};
 use crate::status::Status;
+use crate::status::network::NetworkStatus;
 use crate::status::paths::{CandidateStatus, NatStatus, PathStatus, Paths, PathsStatus, PeerPaths};
 
 pub(super) fn run(args: &args::Status) -> anyhow::Result<()> {
@@ -22,6 +23,9 @@ fn page(paths: &Paths) -> String {
     if paths.place.udp_blocked == Some(true) {
         line("udp", "does not get out");
     }
+    for (name, value) in network(&paths.network) {
+        line(name, &value);
+    }
     let roles = [(paths.place.introduces, "introduces its peers"), (paths.place.relays, "relays between its peers")];
     let roles: Vec<&str> = roles.iter().filter(|(is, _)| *is).map(|(_, role)| *role).collect();
     if !roles.is_empty() {
@@ -35,6 +39,32 @@ fn page(paths: &Paths) -> String {
         text.push_str(&self::peer(peer));
     }
     text
+}
+
+/// Servers that are silent, other uplinks, and what the router does for us.
+fn network(network: &NetworkStatus) -> Vec<(&'static str, String)> {
+    let mut lines = Vec::new();
+    if let Some(hairpin) = network.hairpin {
+        lines.push(("hairpin", if hairpin { "yes" } else { "no" }.to_owned()));
+    }
+    for server in network.stun.iter().filter(|server| server.answered == Some(false) || server.refused.is_some()) {
+        let what =
+            server.refused.map_or_else(|| "does not answer".to_owned(), |code| format!("answers with error {code}"));
+        lines.push(("stun server", format!("{} {what}", server.server)));
+    }
+    for uplink in &network.uplinks {
+        lines.push(("uplink", format!("{} is seen as {}", uplink.local, uplink.mapped)));
+    }
+    let mapping = &network.port_mapping;
+    if let (Some(protocol), Some(external)) = (&mapping.protocol, mapping.external) {
+        lines.push(("port mapping", format!("{external} by {protocol}")));
+    } else if let Some(router) = mapping.router {
+        let reasons: Vec<_> =
+            mapping.failures.iter().map(|failure| format!("{}: {}", failure.protocol, failure.reason)).collect();
+        let why = if reasons.is_empty() { "asked".to_owned() } else { reasons.join("; ") };
+        lines.push(("port mapping", format!("none by {router} ({why})")));
+    }
+    lines
 }
 
 fn peer(peer: &PeerPaths) -> String {
@@ -176,7 +206,10 @@ mod tests {
         };
         let place =
             PlaceStatus { nat, candidates: vec![candidate("known", None)], introduces: true, ..PlaceStatus::default() };
-        Paths { interface: "wg0".to_owned(), place, peers: vec![peer] }
+        let mut network = NetworkStatus { hairpin: Some(false), ..NetworkStatus::default() };
+        network.port_mapping.protocol = Some("pcp".to_owned());
+        network.port_mapping.external = Some("198.51.100.9:51820".parse().expect("an address"));
+        Paths { interface: "wg0".to_owned(), place, network, peers: vec![peer] }
     }
 
     #[test]
@@ -185,6 +218,8 @@ mod tests {
         for line in [
             "interface: wg0",
             "  nat: port-restricted (mapping endpoint-independent, filtering address-and-port-dependent)",
+            "  hairpin: no",
+            "  port mapping: 198.51.100.9:51820 by pcp",
             "  role: introduces its peers",
             "  candidates: peer-reflexive 198.51.100.9:7 (known)",
             "peer: BBBB= (berlin)",

@@ -130,7 +130,7 @@ impl World {
     fn exchange(&mut self, client: &mut Client, now: Instant) {
         let mut buffer = [0; REQUEST_MAX];
         while let Some((length, query)) = client.poll_transmit(now, &mut buffer) {
-            self.carry(client, &query, &buffer[..length].to_vec(), now);
+            self.carry(client, &query, &buffer[..length], now);
         }
     }
 

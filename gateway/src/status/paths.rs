@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use landbridge_proto::candidate::{Behaviour, Nat};
 use serde::{Deserialize, Serialize};
 
+use super::network::NetworkStatus;
+
 use super::Status;
 
 /// What `landbridge paths` shows of one gateway.
@@ -17,6 +19,9 @@ pub struct Paths {
     /// Our place in the network.
     #[serde(flatten)]
     pub place: PlaceStatus,
+    /// The network around us.
+    #[serde(default)]
+    pub network: NetworkStatus,
     /// Every peer.
     pub peers: Vec<PeerPaths>,
 }
@@ -43,7 +48,7 @@ impl From<Status> for Paths {
             last_handshake_seconds_ago: peer.last_handshake_seconds_ago,
             paths: peer.paths,
         });
-        Self { interface: status.interface, place: status.place, peers: peers.collect() }
+        Self { interface: status.interface, place: status.place, network: status.network, peers: peers.collect() }
     }
 }
 

@@ -300,7 +300,7 @@ mod tests {
             xdp_verdicts: BTreeMap::from([("redirect".to_owned(), 4)]),
             drops: BTreeMap::new(),
             channel: ChannelStatus { messages_sent: 6, ..ChannelStatus::default() },
-            network: NetworkStatus::default(),
+            network: network(),
             place: place(),
             relay: Some(relay_status()),
             peers: vec![PeerStatus {
@@ -360,6 +360,15 @@ mod tests {
                 ends: vec![end(Some(([192, 0, 2, 1], 1).into())), end(None)],
             }],
         }
+    }
+
+    fn network() -> NetworkStatus {
+        let mut network = NetworkStatus::default();
+        network.port_mapping.router = Some("192.168.1.1".parse().expect("an address"));
+        network.port_mapping.protocol = Some("pcp".to_owned());
+        network.port_mapping.external = Some("198.51.100.9:51820".parse().expect("an address"));
+        network.port_mapping.lost = 2;
+        network
     }
 
     fn place() -> PlaceStatus {
@@ -441,6 +450,8 @@ mod tests {
             "landbridge_candidates{device=\"lb0\",side=\"ours\",kind=\"stun\",state=\"known\"} 1",
             "landbridge_nat_info{device=\"lb0\",kind=\"unknown\",mapping=\"unknown\",filtering=\"unknown\"} 1",
             "landbridge_udp_blocked{device=\"lb0\"} 0",
+            "landbridge_port_mapping{device=\"lb0\",protocol=\"pcp\"} 1",
+            "landbridge_port_mappings_lost_total{device=\"lb0\"} 2",
             "landbridge_peer_handshake_duration_seconds{device=\"lb0\",public_key=\"BBBB=\",name=\"site \\\"b\\\"\"} 0.0015",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in:\n{text}");

@@ -30,6 +30,26 @@ pub(super) fn gateway(families: &mut Families, status: &Status) {
         let help = "1 when no STUN server answers, so that UDP seems not to get out.";
         gauge("landbridge_udp_blocked", help, &[device], f64::from(u8::from(blocked)));
     }
+    let network = &status.network;
+    for server in &network.stun {
+        if let Some(answered) = server.answered {
+            let help = "1 when the STUN server answered the last time it was asked.";
+            let labels = [device, ("server", &*server.server.to_string())];
+            gauge("landbridge_stun_server_up", help, &labels, f64::from(u8::from(answered)));
+        }
+    }
+    let mapping = &network.port_mapping;
+    if mapping.router.is_some() {
+        let help = "1 when the router forwards our port to us, labelled with the protocol that it was asked by.";
+        let labels = [device, ("protocol", mapping.protocol.as_deref().unwrap_or("none"))];
+        let is_mapped = f64::from(u8::from(mapping.external.is_some()));
+        gauge("landbridge_port_mapping", help, &labels, is_mapped);
+        let help = "Times that a mapping of our port was lost, or is another one than before.";
+        families.add("landbridge_port_mappings_lost_total", help, MetricType::COUNTER, &[device], mapping.lost as f64);
+    }
+    let mut gauge = |name: &str, help: &str, labels: &[(&str, &str)], value: f64| {
+        families.add(name, help, MetricType::GAUGE, labels, value);
+    };
     for (role, is) in [("introducer", place.introduces), ("relay", place.relays)] {
         let help = "1 for what the gateway does for its peers.";
         gauge("landbridge_role", help, &[device, ("role", role)], f64::from(u8::from(is)));
