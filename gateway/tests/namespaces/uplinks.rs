@@ -49,10 +49,11 @@ fn sent(namespace: &Namespace, interface: &str) -> u64 {
     line.and_then(|line| line.split_whitespace().nth(9)?.parse().ok()).expect("packets sent")
 }
 
-/// B knows a by its second uplink alone, and begins.
-fn started(lab: &Lab, sites: &Sites, wan: Wan, second: &str) -> (Gateway, Gateway) {
+/// B knows a by its second uplink alone, and begins. Without `extensions` neither looks for a better path.
+fn started(lab: &Lab, sites: &Sites, wan: Wan, second: &str, extensions: bool) -> (Gateway, Gateway) {
     let (mut left, mut right) = sites.gateways(lab, Program::Up(wan), Program::Up(Wan::Udp), Outside::V4);
     left.wan_interface = "wan0\", \"wan1".to_owned();
+    left.keys_of_last_peer = format!("extensions = {extensions}\n");
     left.peers[0].endpoint = None;
     right.peers[0].endpoint = Some(SocketAddr::new(second.parse().expect("an address"), PORT));
     left.start();
@@ -63,7 +64,7 @@ fn started(lab: &Lab, sites: &Sites, wan: Wan, second: &str) -> (Gateway, Gatewa
 fn stays_with_its_uplink(wan: Wan, second: &str) {
     let Some(lab) = Lab::open() else { return };
     let sites = sites(&lab);
-    let (left, right) = started(&lab, &sites, wan, second);
+    let (left, right) = started(&lab, &sites, wan, second, false);
     let echo = Echo::start(&sites.a, tunnel_v4(1));
     let flow = Flow::start(&sites.b, &echo, PACE);
     flow.goes_on("traffic over the second uplink", SOON);
@@ -101,7 +102,7 @@ fn an_operators_rule_for_the_address_goes_before_its_uplink() {
     let sites = sites(&lab);
     sites.a.ip("rule add from 10.78.0.1 lookup 77");
     sites.a.ip("route add default via 10.77.0.254 dev wan0 table 77");
-    let (_left, _right) = started(&lab, &sites, Wan::Udp, "10.78.0.1");
+    let (_left, _right) = started(&lab, &sites, Wan::Udp, "10.78.0.1", false);
     let echo = Echo::start(&sites.a, tunnel_v4(1));
     let flow = Flow::start(&sites.b, &echo, PACE);
     flow.goes_on("traffic as the rule has it", SOON);
@@ -115,7 +116,7 @@ fn an_operators_rule_for_the_address_goes_before_its_uplink() {
 fn an_uplink_that_fails_leaves_its_links_to_the_other_one() {
     let Some(lab) = Lab::open() else { return };
     let sites = sites(&lab);
-    let (_left, _right) = started(&lab, &sites, Wan::Udp, "10.78.0.1");
+    let (_left, _right) = started(&lab, &sites, Wan::Udp, "10.78.0.1", true);
     let echo = Echo::start(&sites.a, tunnel_v4(1));
     let flow = Flow::start(&sites.b, &echo, PACE);
     flow.goes_on("traffic over the second uplink", SOON);
