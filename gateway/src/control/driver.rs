@@ -18,6 +18,7 @@ use std::time::{Instant, SystemTime};
 
 use landbridge_proto::{DropReason, Endpoint, PathReason, PeerId, ReceiverIndex, SPRAY_SLOT, WallClock};
 
+use super::paths::uplinks::Uplink;
 use super::paths::{Ground, Network, Way};
 use super::relay::table::Relays;
 use super::sockets::{ControlSocket, Received};
@@ -107,6 +108,8 @@ pub struct Driver<N> {
     ended: Vec<ReceiverIndex>,
     /// Datagrams of the endpoint, one at a time.
     buffer: Box<[u8]>,
+    /// The place that was tried last in this batch, and the uplink to it.
+    tried: Option<Tried>,
 }
 
 impl<N: Network> Driver<N> {
@@ -143,6 +146,7 @@ impl<N: Network> Driver<N> {
             stale: BTreeSet::new(),
             ended: Vec::new(),
             buffer: vec![0; Endpoint::MAX_TRANSMIT].into(),
+            tried: None,
         }
     }
 
@@ -302,6 +306,9 @@ impl<N: Network> Driver<N> {
         }
     }
 }
+
+/// A host and an address of ours, and by which uplink they are reached, if at all.
+type Tried = ((SocketAddr, Option<IpAddr>), Option<Uplink>);
 
 /// Who takes what came to a socket.
 struct Inbox<'d> {

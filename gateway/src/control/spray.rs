@@ -160,7 +160,9 @@ impl<N: Network> Driver<N> {
         self.sprays.kept.push(Kept { peer, remote, slot });
         tracing::debug!(peer = peer.slot, slot, "a port that a search found is kept");
         if self.peer(peer).and_then(|state| state.endpoint).is_some_and(|(endpoint, _)| endpoint == remote) {
+            // What is sent there leaves from that port at once.
             self.doubt_path(peer);
+            self.find_paths();
         }
     }
 

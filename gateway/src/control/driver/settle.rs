@@ -3,6 +3,7 @@
 //! Enters: the endpoint's events and transmits. Leaves: the next snapshot, sessions for the steering program, commands to
 //! lanes, datagrams. Never does: send before the snapshot that the answer needs is published.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -12,7 +13,7 @@ use super::super::paths::uplinks::Uplink;
 use super::super::paths::{self, Network};
 use super::Driver;
 use crate::datapath::report::Command;
-use crate::datapath::tables::{MTU_UNKNOWN, PeerEntry};
+use crate::datapath::tables::{MTU_UNKNOWN, Path, PeerEntry};
 use crate::datapath::transport::TRANSPORT_DATA;
 use crate::nat::kind::Observation;
 use crate::settings::PublicKey;
@@ -24,6 +25,7 @@ impl<N: Network> Driver<N> {
     /// Takes what the endpoint decided into the world. Called after every batch of inputs.
     pub fn settle(&mut self, now: Instant) {
         let mut buffer = std::mem::take(&mut self.buffer);
+        self.tried = None;
         loop {
             while let Some(event) = self.endpoint.poll_event() {
                 self.take(event);
@@ -137,6 +139,21 @@ impl<N: Network> Driver<N> {
         }
     }
 
+    /// The uplink to a place that is being tried, asked for once in a batch whatever the port; `None` when it is refused.
+    fn try_out(&mut self, remote: SocketAddr, local: Option<IpAddr>) -> Option<Uplink> {
+        let mut host = remote;
+        host.set_port(0);
+        if let Some((place, found)) = self.tried
+            && place == (host, local)
+        {
+            return found;
+        }
+        let way = paths::find(&mut self.network, &self.ground, remote, local);
+        let found = way.path.map(|path| Uplink { local: path.local, if_index: path.if_index });
+        self.tried = Some(((host, local), found));
+        found
+    }
+
     fn want_name(&mut self, peer: PeerId) {
         if self.peers.get(&peer).is_some_and(|state| state.host.is_some()) {
             self.unresolved.insert(peer);
@@ -186,20 +203,16 @@ impl<N: Network> Driver<N> {
         let is_in_use = state
             .and_then(|state| state.endpoint)
             .is_some_and(|(endpoint, sticky)| endpoint == remote && (local.is_none() || local == sticky));
-        let found;
-        let way = match state {
+        let uplink = |path: &Path| Uplink { local: path.local, if_index: path.if_index };
+        let by = match state.map(|state| &state.way) {
             // A place that is being tried: it must not lead into the tunnel either.
-            Some(_) if !is_in_use => {
-                found = paths::find(&mut self.network, &self.ground, remote, local);
-                Some(&found)
-            }
-            state => state.and_then(|state| state.way.as_ref()),
+            Some(_) if !is_in_use => self.try_out(remote, local),
+            // The path knows whether the address of ours is still one.
+            Some(Some(way)) => way.path.as_ref().map(uplink),
+            Some(None) | None => Some(Uplink { local, if_index: None }),
         };
-        // The path knows whether the address of ours is still one.
-        let by = match way.map(|way| &way.path) {
-            None => Uplink { local, if_index: None },
-            Some(Some(path)) => Uplink { local: path.local, if_index: path.if_index },
-            Some(None) => return self.drops[DropReason::NoEndpoint as usize] += 1,
+        let Some(by) = by else {
+            return self.drops[DropReason::NoEndpoint as usize] += 1;
         };
         // By another uplink, a probe of this one would prove nothing.
         let is_probe = bytes.first() == Some(&TRANSPORT_DATA) && !is_in_use;
