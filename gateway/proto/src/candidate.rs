@@ -197,6 +197,17 @@ pub fn leads_into_tunnel(ip: IpAddr, allowed_ips: &AllowedIps) -> bool {
     allowed_ips.prefix_len(ip).is_some_and(|len| len > default_route)
 }
 
+/// Whether a place cannot be anybody's, so that what seems to come from there is not to be answered.
+#[must_use]
+pub fn is_nowhere(address: SocketAddr) -> bool {
+    let refused = match address.ip() {
+        IpAddr::V4(ip) => refusal_v4(ip),
+        IpAddr::V6(ip) => refusal_v6(ip),
+    };
+    let on_a_link = matches!(refused, None | Some(Refused::Loopback | Refused::LinkLocal));
+    !on_a_link || address.port() == 0
+}
+
 fn refusal_v4(ip: Ipv4Addr) -> Option<Refused> {
     match ip.octets()[0] {
         0 => Some(Refused::Unspecified),

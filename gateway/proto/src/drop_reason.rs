@@ -81,6 +81,8 @@ drop_reasons! {
     ChannelStale => "channel_stale",
     /// A message of the control channel that names a place which is never tried: a group, ourselves, or into the tunnel.
     CandidateRefused => "candidate_refused",
+    /// A handshake or probe of a peer that is reached by relays only, from somewhere else: an answer would tell where we are.
+    NotDirect => "not_direct",
     /// A STUN message that answers nothing that was asked, or not from the server that was.
     StunUnexpected => "stun_unexpected",
     /// A peer wishes to be introduced, or relayed, to more others than its share, or than there is room for.

@@ -31,6 +31,7 @@ use crate::DropReason;
 use crate::candidate::{Candidate, CandidateKind};
 use crate::channel::SPREAD_SLOTS;
 use crate::channel::message::Candidates;
+use crate::introduce::Share;
 use pair::{FIRST_CHECKS, Pair};
 use run::Flight;
 
@@ -123,8 +124,9 @@ pub(crate) struct Paths {
     configured: Option<SocketAddr>,
     flights: Vec<Flight>,
     late: Vec<Late>,
-    /// When the next check may leave.
+    /// When the next check may leave, and what was used up of the peer's share of them.
     paced: Option<Instant>,
+    checked: Share,
     /// When data was first sent after anything had come by the path in use, and when any was last sent or received.
     unheard: Option<Instant>,
     active: Option<Instant>,
@@ -151,6 +153,7 @@ impl Paths {
             flights: Vec::new(),
             late: Vec::new(),
             paced: None,
+            checked: Share::default(),
             unheard: None,
             active: None,
             confirmed: 0,

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use rand::RngCore;
 
 use super::Endpoint;
-use super::punch::{Echoes, Punch, Share};
+use super::punch::{Echoes, Punch};
 use super::relay::Relaying;
 use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind};
 use crate::channel::Said;
 use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
-use crate::introduce::{DELAY_MAX, Errand, Errands, Registry, Seeker, Wish, delay_for};
+use crate::introduce::{DELAY_MAX, Errand, Errands, Hearsay, Registry, Seeker, Wish, delay_for};
 use crate::path::PathsView;
 use crate::peer::Peer;
 use crate::timer::Timer;
@@ -59,11 +59,10 @@ pub(super) struct Meeting {
     registry: Registry<Offer>,
     errands: BTreeMap<PeerId, Errands<Task>>,
     /// Where peers may be, as introducers said; what is refused of it is left out.
-    pub(super) introduced: BTreeMap<PeerId, Candidates>,
+    pub(super) hearsay: Hearsay,
     pub(super) punches: BTreeMap<PeerId, Punch>,
-    /// Initiations of late, and how often punches are brought about.
+    /// Initiations of late.
     pub(super) echoes: Echoes,
-    pub(super) share: Share,
     pub(super) relaying: Relaying,
     /// Introducers and relays to which the link has come to its end.
     lapsed: BTreeSet<PeerId>,
@@ -111,7 +110,7 @@ impl Endpoint {
     pub(super) fn meeting_terms(&mut self, now: Instant, id: PeerId) {
         if !self.is_direct(id) {
             self.meeting.seeker.dropped(now, id);
-            self.meeting.introduced.remove(&id);
+            self.meeting.hearsay.forget(id);
             self.name_places(now, id);
         }
         self.look_for(now, id);
@@ -122,7 +121,7 @@ impl Endpoint {
     pub(super) fn met(&mut self, now: Instant, id: PeerId) {
         self.end_punch(id);
         self.meeting.seeker.found(now, id);
-        let introduced = self.meeting.introduced.contains_key(&id) || self.has_leg(id);
+        let introduced = self.meeting.hearsay.knows(id) || self.has_leg(id);
         if !introduced {
             // It is where the configuration or its own initiation says: nobody has to stand by.
             self.meeting.relaying.seeker.found(now, id);
@@ -156,9 +155,8 @@ impl Endpoint {
         self.meeting.lapsed.remove(&id);
         self.meeting.registry.forget(id);
         self.meeting.errands.remove(&id);
-        self.meeting.introduced.remove(&id);
+        self.meeting.hearsay.part(id);
         self.place.refused.remove(&id);
-        self.meeting.share.forget(id);
         self.end_punch(id);
         self.relay_part(now, id);
         self.forget_spray(id);
@@ -413,11 +411,9 @@ impl Endpoint {
         self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
         let refused = self.refuse_candidates(peer, &mut candidates);
         self.channel_counters.introductions_heard += 1;
-        self.meeting.introduced.insert(peer, candidates);
+        self.meeting.hearsay.hear(now, peer, id, candidates).map_err(|_| DropReason::ChannelRate)?;
         let delay = Duration::from_millis(delay_ms.into()).min(DELAY_MAX);
-        if !self.begin_punch_of(now, peer, now + delay) {
-            return Err(DropReason::ChannelRate);
-        }
+        self.begin_punch(now, peer, now + delay);
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
     }
 
@@ -426,12 +422,10 @@ impl Endpoint {
         let relayed = self.relayed_places(id);
         let mut places: Vec<_> =
             relayed.into_iter().map(|address| Candidate { kind: CandidateKind::Relayed, address }).collect();
-        if self.is_direct(id)
-            && let Some(introduced) = self.meeting.introduced.get(&id)
-        {
-            for candidate in &introduced.list {
+        if self.is_direct(id) {
+            for candidate in self.meeting.hearsay.places(id) {
                 if places.iter().all(|known| known.address != candidate.address) {
-                    places.push(*candidate);
+                    places.push(candidate);
                 }
             }
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rand::RngCore;
 
 use super::{Endpoint, Event, NatConfig};
-use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, Nat, Refused, refusal};
+use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind, Nat, Refused, is_nowhere, refusal};
 use crate::channel::Said;
 use crate::channel::message::probe::{PathProbe, Purpose};
 use crate::channel::message::{Body, Candidates, Features, Message};
@@ -139,6 +139,22 @@ impl Endpoint {
         self.peers.get(id).and_then(|peer| peer.direct).unwrap_or(self.place.config.direct)
     }
 
+    /// Whether something authentic of the peer that came from a place may be answered there.
+    ///
+    /// # Errors
+    /// It is a place that nobody has, or one where only those are answered who may see where we are: whoever is not
+    /// configured with a place, so that we would not begin, and does not come by a relay.
+    pub(super) fn may_answer(&self, id: PeerId, remote: SocketAddr) -> Result<(), DropReason> {
+        if is_nowhere(remote) {
+            return Err(DropReason::CandidateRefused);
+        }
+        let is_configured = self.peers.get(id).is_some_and(|peer| peer.configured.is_some());
+        if self.is_direct(id) || is_configured || self.is_relayed_place(id, remote) {
+            return Ok(());
+        }
+        Err(DropReason::NotDirect)
+    }
+
     fn terms(&self, id: PeerId) -> Terms {
         let mut locals: Vec<IpAddr> = Vec::new();
         for candidate in &self.place.candidates.list {
@@ -235,6 +251,9 @@ impl Endpoint {
     /// Something authentic came from a place.
     pub(super) fn heard_at(&mut self, id: PeerId, now: Instant, place: (SocketAddr, Option<IpAddr>), via: Via) {
         let (remote, local) = place;
+        if self.may_answer(id, remote).is_err() {
+            return;
+        }
         let reason = match via {
             Via::Initiation | Via::Response => PathReason::Handshake,
             Via::Data | Via::Probe => PathReason::Roamed,
@@ -291,11 +310,7 @@ impl Endpoint {
         probe: PathProbe,
     ) -> Result<(), DropReason> {
         let (remote, local) = place;
-        let is_direct = self.is_direct(id);
-        let is_relayed = self.paths_mut(id).is_some_and(|paths| paths.is_relayed(remote));
-        if !is_direct && !is_relayed {
-            return Err(DropReason::ChannelUnexpected);
-        }
+        self.may_answer(id, remote)?;
         if refusal(remote, &[], &self.allowed_ips) == Some(Refused::InTunnel) {
             return Err(DropReason::CandidateRefused);
         }

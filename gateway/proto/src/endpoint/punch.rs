@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::receive::Way;
 use super::transmit::Outgoing;
 use super::{Endpoint, Transmit, WallClock};
+use crate::candidate::{Candidate, CandidateKind};
 use crate::message::{INITIATION_LEN, MAC_LEN, RESPONSE_LEN};
 use crate::noise::Received;
 use crate::path::Via;
@@ -32,9 +33,8 @@ const ROUNDS: [Duration; 5] = [
     Duration::from_millis(350),
     Duration::from_millis(750),
 ];
-/// The mean time between two beginnings for one peer that others bring about, and how many may come at once.
-const AGAIN_EVERY: Duration = Duration::from_secs(5);
-const AGAIN_BURST: u32 = 4;
+/// Places that the peer's own initiations came from.
+const HEARD_MAX: usize = 4;
 /// After an answer of ours, the peer is left to use it for so long.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -56,8 +56,14 @@ struct Held {
 
 /// One peer's punch.
 pub(super) struct Punch {
+    /// First those that somebody else vouches for than an introducer, so many of them.
     places: Vec<SocketAddr>,
+    firm: usize,
+    /// Where the peer's own initiations came from.
+    heard: Vec<SocketAddr>,
     start: Instant,
+    /// It is one of many attempts: what introducers say is tried once in each.
+    is_retry: bool,
     /// The round and the place that are next.
     round: usize,
     place: usize,
@@ -74,12 +80,32 @@ impl std::fmt::Debug for Punch {
 
 impl Punch {
     fn new(start: Instant) -> Self {
-        Self { places: Vec::new(), start, round: 0, place: 0, due: Some(start), message: None, held: None }
+        Self {
+            places: Vec::new(),
+            firm: 0,
+            heard: Vec::new(),
+            start,
+            is_retry: false,
+            round: 0,
+            place: 0,
+            due: Some(start),
+            message: None,
+            held: None,
+        }
     }
 
-    /// Begins anew, with the same message when there is one.
-    fn restart(&mut self, start: Instant) {
-        (self.start, self.round, self.place, self.due) = (start, 0, 0, Some(start));
+    /// Begins anew, with the same message when there is one, to these places: the `firm` ones, and those of introducers.
+    fn restart(&mut self, start: Instant, firm: Vec<SocketAddr>, said: Vec<SocketAddr>, is_retry: bool) {
+        (self.start, self.round, self.place, self.due, self.is_retry) = (start, 0, 0, Some(start), is_retry);
+        let heard = std::mem::take(&mut self.heard);
+        self.places.clear();
+        for place in firm.into_iter().chain(heard.iter().copied()) {
+            self.add(place);
+        }
+        (self.firm, self.heard) = (self.places.len(), heard);
+        for place in said {
+            self.add(place);
+        }
     }
 
     /// Adds a place; false when it is known or there are too many.
@@ -91,15 +117,30 @@ impl Punch {
         room
     }
 
+    /// The peer's own initiation came from a place. True when it is news.
+    fn hear(&mut self, place: SocketAddr) -> bool {
+        if self.heard.contains(&place) {
+            return false;
+        }
+        if self.heard.len() == HEARD_MAX {
+            self.heard.remove(0);
+        }
+        self.heard.push(place);
+        self.add(place)
+    }
+
     /// The next place that is due, if any.
     fn next(&mut self, now: Instant) -> Option<SocketAddr> {
         let due = self.due.filter(|due| *due <= now)?;
         let place = *self.places.get(self.place)?;
         self.place += 1;
         self.due = Some(due + SPACING);
-        if self.place >= self.places.len() {
+        let is_said_once = self.is_retry && self.round > 0;
+        if self.place >= if is_said_once { self.firm } else { self.places.len() } {
             (self.place, self.round) = (0, self.round + 1);
-            self.due = ROUNDS.get(self.round).map(|after| (self.start + *after).max(due + SPACING));
+            let is_over = self.is_retry && self.firm == 0;
+            let after = ROUNDS.get(self.round).filter(|_| !is_over);
+            self.due = after.map(|after| (self.start + *after).max(due + SPACING));
         }
         Some(place)
     }
@@ -135,38 +176,14 @@ impl Echoes {
     }
 }
 
-/// How often others may bring about a punch.
-#[derive(Debug, Default)]
-pub(super) struct Share(BTreeMap<PeerId, Instant>);
-
-impl Share {
-    fn take(&mut self, now: Instant, id: PeerId) -> bool {
-        let used = self.0.get(&id).map_or(now, |until| (*until).max(now)) + AGAIN_EVERY;
-        let admitted = used.saturating_duration_since(now) <= AGAIN_EVERY * AGAIN_BURST;
-        if admitted {
-            self.0.insert(id, used);
-        }
-        admitted
-    }
-
-    pub(super) fn forget(&mut self, id: PeerId) {
-        self.0.remove(&id);
-    }
-}
-
 impl Endpoint {
-    /// An introducer or a relay brings about a punch: at `start`, to every place that is known. False: that happens too often.
-    pub(super) fn begin_punch_of(&mut self, now: Instant, id: PeerId, start: Instant) -> bool {
-        let admitted = self.meeting.share.take(now, id);
-        if admitted {
-            self.begin_punch(now, id, start);
-        }
-        admitted
-    }
-
     /// Sends initiations to every place that is known of the peer, from `start` on; with a session in force its paths are
     /// checked instead.
     pub(super) fn begin_punch(&mut self, now: Instant, id: PeerId, start: Instant) {
+        self.punch(now, id, start, false);
+    }
+
+    fn punch(&mut self, now: Instant, id: PeerId, start: Instant, is_retry: bool) {
         let Some(peer) = self.peers.get(id) else { return };
         if peer.can_seal(now) {
             return self.name_places(now, id);
@@ -175,17 +192,17 @@ impl Endpoint {
         if self.identity.is_none() || answered && peer.sessions.next.is_some() {
             return;
         }
-        let mut places: Vec<_> = self.places_of(id).iter().map(|candidate| candidate.address).collect();
-        places.extend(peer.endpoint);
-        if places.is_empty() {
+        let is_relayed = |candidate: &Candidate| candidate.kind == CandidateKind::Relayed;
+        let (relayed, said): (Vec<_>, Vec<_>) = self.places_of(id).into_iter().partition(is_relayed);
+        let addresses = |of: Vec<Candidate>| of.into_iter().map(|candidate| candidate.address);
+        let firm: Vec<_> = addresses(relayed).chain(peer.endpoint).collect();
+        let said: Vec<_> = addresses(said).collect();
+        if firm.is_empty() && said.is_empty() {
             return;
         }
         self.channel_counters.punches += 1;
         let punch = self.meeting.punches.entry(id).or_insert_with(|| Punch::new(start));
-        punch.restart(start);
-        for place in places {
-            punch.add(place);
-        }
+        punch.restart(start, firm, said, is_retry);
         if let Some(peer) = self.peers.get_mut(id) {
             peer.attempts.since.get_or_insert(now);
         }
@@ -248,7 +265,7 @@ impl Endpoint {
         if let Some(punch) = self.meeting.punches.get_mut(&id) {
             punch.message = None;
         }
-        self.begin_punch(now, id, now);
+        self.punch(now, id, now, true);
     }
 
     /// A copy of an initiation that was heard already. `None`: it is none.
@@ -305,7 +322,7 @@ impl Endpoint {
         };
         punch.held = Some(Held { received: Box::new(received), sender, mac1, way, since: now });
         // Where it came from is a place as well, and the NATs let our own through by that way.
-        let is_news = punch.add(way.remote);
+        let is_news = punch.hear(way.remote);
         self.meeting.echoes.note(mac1, Echo { peer: id, at: now, answer: None, left: 0 });
         if is_news {
             self.outgoing.push_back(Outgoing::Punch(id, way.remote));

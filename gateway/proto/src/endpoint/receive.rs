@@ -70,6 +70,8 @@ impl Endpoint {
         if received.timestamp <= peer.accepted.timestamp {
             return Err(DropReason::ReplayedHandshake);
         }
+        self.may_answer(id, way.remote)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownPeer)?;
         if !spaced(peer.accepted.at, now, INITIATION_SPACING) {
             return Err(DropReason::HandshakeRate);
         }

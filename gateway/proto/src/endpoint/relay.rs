@@ -17,13 +17,16 @@ use crate::channel::message::relay::{Grant, RelayRefusal};
 use crate::channel::message::{Body, Message, RelayAnswer, RelayOffer};
 use crate::channel::{Said, packet};
 use crate::indices::Use;
-use crate::introduce::{Registry, Seeker, Tell, Wish};
+use crate::introduce::{Registry, Seeker, Share, Tell, Wish};
 use crate::message::{DataHeader, TAG_LEN, TYPE_DATA};
 use crate::relay::{Asked, BindDue, Client, LIFETIME, RELAYS_MAX, Server};
 use crate::{DropReason, KEY_LEN, PeerId, ReceiverIndex};
 
 /// Within this time several binds by one relay are one use of its listen port.
 const KEPT_FOR: Duration = Duration::from_secs(15);
+/// The mean time between two allocations that are made for one peer, and how many may come at once: each costs ports.
+const ASK_EVERY: Duration = Duration::from_secs(2);
+const ASK_BURST: u32 = 32;
 /// Bytes of a sealed bind: what is longer is no bind.
 const BIND_MAX: usize = 192;
 
@@ -38,6 +41,8 @@ pub(super) struct Relaying {
     server: Server,
     /// When something was last sent to the listen port of a relay for the sake of a NAT.
     kept: BTreeMap<PeerId, Instant>,
+    /// How often a peer has asked for allocations that were to be made.
+    asked: BTreeMap<PeerId, Share>,
     /// Relays whose place is another one.
     pub(super) relay_moved: Vec<PeerId>,
 }
@@ -50,6 +55,7 @@ impl Default for Relaying {
             registry: Registry::default(),
             server: Server::default(),
             kept: BTreeMap::new(),
+            asked: BTreeMap::new(),
             relay_moved: Vec::new(),
         }
     }
@@ -149,9 +155,6 @@ impl Endpoint {
         if session.is_expired(now) {
             return Err(DropReason::SessionExpired);
         }
-        if !peer.shared.admit_channel(now) {
-            return Err(DropReason::ChannelRate);
-        }
         let mut inner = [0; BIND_MAX];
         let inner = &mut inner[..sealed.len()];
         inner.copy_from_slice(sealed);
@@ -159,6 +162,10 @@ impl Endpoint {
         let len = session.open_key().open(counter, inner).map_err(|_| DropReason::BadTag)?;
         if !session.replay().commit(counter) {
             return Err(DropReason::Replayed);
+        }
+        // Only what is authentic uses up the peer's share.
+        if !peer.shared.admit_channel(now) {
+            return Err(DropReason::ChannelRate);
         }
         peer.shared.received(now, 1, datagram.len() as u64, false);
         let packet = &inner[..len];
@@ -200,8 +207,12 @@ impl Endpoint {
             self.answer_relay(id, request, Err(RelayRefusal::NotLinked));
             return Ok(());
         };
-        let rng = &mut self.rng;
-        let asked = self.meeting.relaying.server.ask(now, id, of, request, || rng.next_u64());
+        let (rng, relaying) = (&mut self.rng, &mut self.meeting.relaying);
+        let is_known = relaying.server.knows(id, of);
+        let asked = match is_known || relaying.asked.entry(id).or_default().take(now, ASK_EVERY, ASK_BURST, 1) {
+            true => relaying.server.ask(now, id, of, request, || rng.next_u64()),
+            false => Asked::Full,
+        };
         self.arm_meeting(now);
         match asked {
             Asked::Granted { allocation, port } => {
@@ -342,6 +353,7 @@ impl Endpoint {
         self.meeting.relaying.seeker.closed(now, id);
         self.meeting.relaying.kept.remove(&id);
         self.meeting.relaying.seeker.dropped(now, id);
+        self.meeting.relaying.asked.remove(&id);
         let relays: BTreeSet<_> = self.meeting.relaying.client.legs_to(id).map(|(relay, _)| relay).collect();
         for relay in relays {
             self.meeting.relaying.client.remove(id, relay);
@@ -358,13 +370,21 @@ impl Endpoint {
 
     /// The relays by which the peer is reached, and where.
     pub(super) fn legs_of(&self, id: PeerId) -> Vec<(PeerId, SocketAddr)> {
-        let place = |relay, port| Some((relay, SocketAddr::new(self.peers.get(relay)?.endpoint?.ip(), port)));
+        let place = |relay, port| Some((relay, SocketAddr::new(self.place_of_relay(relay)?.ip(), port)));
         self.meeting.relaying.client.legs_to(id).filter_map(|(relay, leg)| place(relay, leg.port)).collect()
     }
 
     /// Where the peer is reached by relays.
     pub(super) fn relayed_places(&self, id: PeerId) -> Vec<SocketAddr> {
         self.legs_of(id).into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// Where a relay is; `None` also for one that is itself reached by a relay: its ports are not at that address.
+    fn place_of_relay(&self, relay: PeerId) -> Option<SocketAddr> {
+        let place = self.peers.get(relay)?.endpoint?;
+        let is_at = |id| self.peers.get(id).and_then(|peer| peer.endpoint).is_some_and(|at| at.ip() == place.ip());
+        let mut legs = self.meeting.relaying.client.legs_to(relay);
+        (!legs.any(|(by, leg)| leg.port == place.port() && is_at(by))).then_some(place)
     }
 
     /// Whether a place is a relay's port for this peer.
@@ -382,7 +402,9 @@ impl Endpoint {
             // The bind goes first: what comes before it reaches nobody.
             self.run_relaying(now);
             self.name_places(now, peer);
-            self.begin_punch(now, peer, now);
+            if self.meeting.hearsay.may_again(now, peer, relay) {
+                self.begin_punch(now, peer, now);
+            }
         }
     }
 
@@ -399,11 +421,10 @@ impl Endpoint {
             self.meeting.relaying.kept.insert(relay, now);
             self.queue_keepalive(relay);
         }
-        let Some(place) = self.peers.get(relay).and_then(|peer| Some((peer.endpoint?.ip(), peer.local))) else {
-            return;
-        };
+        let local = self.peers.get(relay).and_then(|peer| peer.local);
+        let Some(place) = self.place_of_relay(relay) else { return };
         let message = Message { request, body: Body::RelayBind { allocation } };
-        self.say(relay, Said::to_place(message, SocketAddr::new(place.0, port), place.1));
+        self.say(relay, Said::to_place(message, SocketAddr::new(place.ip(), port), local));
     }
 
     fn answer_relay(&mut self, id: PeerId, request: u32, answer: RelayAnswer) {

@@ -141,7 +141,7 @@ impl Endpoint {
 
     /// Where the peer's NAT shows it, as an introducer, a server or it itself says.
     fn mapped_place(&self, id: PeerId) -> Option<SocketAddr> {
-        let introduced = self.meeting.introduced.get(&id).into_iter().flat_map(|candidates| &candidates.list);
+        let introduced = self.meeting.hearsay.all(id);
         let said = self.peers.get(id)?.paths.as_ref()?.theirs().into_iter().flat_map(|candidates| &candidates.list);
         let is_mapped = |candidate: &&Candidate| {
             let by_others = matches!(candidate.kind, CandidateKind::Observed | CandidateKind::Stun);

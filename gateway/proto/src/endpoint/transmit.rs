@@ -115,6 +115,7 @@ impl Endpoint {
         peer.attempts.queued = false;
         peer.attempts.since?;
         let can_seal = peer.can_seal(now);
+        self.meeting.hearsay.age(now, id);
         if !can_seal && self.has_places(id) {
             self.renew_punch(now, id);
             return None;

@@ -142,8 +142,11 @@ impl<O: PartialEq> Registry<O> {
     /// Whether both are to be introduced, which is noted.
     fn matched(&mut self, now: Instant, wish: Wish<'_>) -> Option<()> {
         let (ours, theirs) = ((wish.by, *wish.of_key), (wish.of?, *wish.by_key));
-        let of_told = self.wishes.get(&theirs).filter(|other| other.expires.is_none_or(|at| at > now))?.told;
+        let other = self.wishes.get(&theirs).filter(|other| other.expires.is_none_or(|at| at > now))?;
+        let (of_told, of_used) = (other.told, other.used_until);
         let entry = self.wishes.get_mut(&ours)?;
+        // Who gives up and wishes again has used up what the other one remembers.
+        entry.used_until = entry.used_until.max(of_used);
         let used = entry.used_until.map_or(now, |until| until.max(now)) + AGAIN_EVERY;
         let nothing_new = entry.told && of_told && entry.used_until.is_some_and(|until| until > now);
         if nothing_new || used.saturating_duration_since(now) > AGAIN_EVERY * AGAIN_BURST {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::pair::{ANSWERS, FIRST_CHECKS, Pair};
 use super::{ACTIVE, FRESH, Paths, Probe, What};
+use crate::candidate::CandidateKind;
 
 /// Between two checks of different pairs.
 const PACE: Duration = Duration::from_millis(20);
@@ -23,6 +24,10 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 const STAND_BY: usize = 2;
 /// Probes that a path beside the one in use may leave unanswered.
 const STAND_BY_UNANSWERED: u32 = 3;
+/// Checks of places that nothing has proven, in the long run, and how many may leave at once: two rounds of all pairs and
+/// more. Whoever names places of others makes them hear no more than this.
+const CHECK_EVERY: Duration = Duration::from_millis(500);
+const CHECK_BURST: u32 = 96;
 /// A probe that was not answered for so long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(2);
 /// Probes on their way.
@@ -198,6 +203,11 @@ impl Paths {
             let next = (0..self.pairs.len()).filter(due).min_by_key(|at| (self.pairs[*at].tier, self.pairs[*at].due));
             let Some(at) = next else { return };
             let in_use = self.current() == Some(at);
+            let is_vouched_for = in_use || self.pairs[at].kind == CandidateKind::Relayed;
+            if !is_vouched_for && !self.checked.take(now, CHECK_EVERY, CHECK_BURST, 1) {
+                self.pairs[at].due = Some(self.checked.next(now, CHECK_EVERY, CHECK_BURST).max(now + PACE));
+                continue;
+            }
             self.pairs[at].check_sent(now, in_use);
             self.paced = Some(now + PACE);
             self.probe(now, at, What::Check, draw(), probes);

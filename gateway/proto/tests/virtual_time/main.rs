@@ -2,6 +2,7 @@
 
 mod candidates;
 mod flood;
+mod hostile;
 mod many;
 mod meet;
 mod net;

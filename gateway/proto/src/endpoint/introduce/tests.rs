@@ -139,7 +139,7 @@ fn introductions_and_offers_that_nobody_asked_for_change_nothing() {
     ] {
         assert_eq!(middle.hear(1, body.clone()), Err(DropReason::ChannelUnexpected), "{body:?}");
     }
-    assert!(middle.endpoint.meeting.introduced.is_empty() && middle.endpoint.meeting.punches.is_empty());
+    assert!(middle.endpoint.meeting.hearsay.is_empty() && middle.endpoint.meeting.punches.is_empty());
     assert_eq!(middle.endpoint.places_of(middle.endpoint.peer_by_key(&key(2)).expect("a peer")), []);
     let told = std::iter::from_fn(|| middle.endpoint.poll_event());
     assert!(told.into_iter().all(|event| matches!(event, Event::EndpointChanged { .. })));
