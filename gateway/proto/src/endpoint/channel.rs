@@ -71,8 +71,9 @@ impl Endpoint {
         let outcome = match message.body {
             Body::Hello(hello) => {
                 let answer = Message { request: message.request, body: Body::HelloAnswer(self.hello()) };
-                self.hear_hello(id, now, hello);
+                // The answer goes first: until the peer has it, it does not know what to make of anything that follows.
                 self.say(id, Said::to_endpoint(answer));
+                self.hear_hello(id, now, hello);
                 Ok(())
             }
             Body::HelloAnswer(hello) => {

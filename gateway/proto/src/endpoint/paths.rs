@@ -231,7 +231,8 @@ impl Endpoint {
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
     }
 
-    /// Takes out what is never tried, and keeps it to be shown; returns how many there were.
+    /// Takes out what is never tried, and keeps it to be shown; returns how many of them no honest gateway names. Many a one
+    /// has an address inside its own allowed IPs, or one that others have as well.
     pub(super) fn refuse_candidates(&mut self, id: PeerId, candidates: &mut Candidates) -> usize {
         let mut refused = Vec::new();
         candidates.list.retain(|candidate| {
@@ -239,13 +240,14 @@ impl Endpoint {
             refused.extend(why.map(|why| (*candidate, why)));
             why.is_none()
         });
-        let count = refused.len();
-        self.channel_counters.candidates_refused += count as u64;
-        match count {
+        let is_odd = |(_, why): &&(Candidate, Refused)| !matches!(why, Refused::Ours | Refused::InTunnel);
+        let odd = refused.iter().filter(is_odd).count();
+        self.channel_counters.candidates_refused += refused.len() as u64;
+        match refused.len() {
             0 => self.place.refused.remove(&id),
             _ => self.place.refused.insert(id, refused),
         };
-        count
+        odd
     }
 
     /// Something authentic came from a place.

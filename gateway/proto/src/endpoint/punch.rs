@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::receive::Way;
@@ -18,8 +19,9 @@ use crate::candidate::{Candidate, CandidateKind};
 use crate::message::{INITIATION_LEN, MAC_LEN, RESPONSE_LEN};
 use crate::noise::Received;
 use crate::path::Via;
+use crate::session::Role;
 use crate::timer::Timer;
-use crate::{DropReason, PeerId, ReceiverIndex};
+use crate::{DropReason, PeerId, ReceiverIndex, Session};
 
 /// Places that an initiation is sent to.
 const PLACES_MAX: usize = 16;
@@ -286,6 +288,15 @@ impl Endpoint {
         let peer = echo.peer;
         self.note_handshake_sent(peer, now, RESPONSE_LEN);
         Some(self.enqueue(Outgoing::datagram(Some(peer), way.remote, way.local, &bytes)))
+    }
+
+    /// Whether a response may be a copy of the one that a session of late began with: each copy of an initiation that
+    /// arrives is answered, as nobody knows which of the answers will.
+    pub(super) fn is_copied(&self, now: Instant, id: PeerId, index: ReceiverIndex) -> bool {
+        let session = self.peers.get(id).and_then(|peer| peer.sessions.find(index));
+        let is_ours =
+            |session: &Arc<Session>| session.role() == Role::Initiator && session.created + ECHO_LIFETIME > now;
+        session.is_some_and(is_ours) && self.has_places(id)
     }
 
     /// An initiation was answered: copies of it are known, and answered alike while the session waits.

@@ -118,8 +118,10 @@ impl Endpoint {
 
     fn receive_response(&mut self, now: Instant, way: Way, message: &Response) -> Result<(), DropReason> {
         let local_index = ReceiverIndex(message.receiver.get());
-        let Some((id, Use::Handshake)) = self.indices.find(local_index) else {
-            return Err(DropReason::UnknownIndex);
+        let id = match self.indices.find(local_index) {
+            Some((id, Use::Handshake)) => id,
+            Some((id, Use::Session)) if self.is_copied(now, id, local_index) => return Ok(()),
+            _ => return Err(DropReason::UnknownIndex),
         };
         self.admit(now, way, message.sender.get(), message.as_bytes())?;
         let identity = self.identity.as_ref().ok_or(DropReason::NoPrivateKey)?;
