@@ -78,7 +78,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         };
         rounds.push(Round { xdp: best(Backend::Xdp)?, user: best(Backend::User)? });
         if let Some(round) = rounds.last().filter(|_| !arguments.json) {
-            eprintln!("xdp {:.0}, thread {:.0} packets/s", round.xdp.received_pps, round.user.received_pps);
+            let Round { xdp, user } = round;
+            eprintln!(
+                "xdp {:.0} of {:.0}, thread {:.0} of {:.0} packets/s",
+                xdp.received_pps, xdp.offered_pps, user.received_pps, user.offered_pps
+            );
         }
     }
     let spread = |of: fn(&Round) -> f64| Spread::of(rounds.iter().map(of));

@@ -146,7 +146,8 @@ impl World {
         let (before, cpu_before) = (self.sink.counted()?, self.middle.cpu());
         let end = Arc::new(AtomicBool::new(false));
         let host = &self.a;
-        let running = self.source.start(source, Turns::OnlyIdle, &end, |work| {
+        // The program runs in the generator's turns, as a card's interrupts would be it: they have to be as good as the thread's.
+        let running = self.source.start(source, Turns::Fair, &end, |work| {
             let pinned = move || {
                 stay(Side::A)?;
                 work()
@@ -198,7 +199,12 @@ impl Middle {
             let bound = relays.bind(steer.as_mut(), id, end, Some(place));
             bound.map_err(|reason| anyhow::anyhow!("an end cannot be bound: {}", reason.label()))?;
         }
-        let thread = thread_named("relay").context("the relay has no thread")?;
+        // A thread names itself once it runs.
+        let named = |_| {
+            std::thread::sleep(Duration::from_millis(5));
+            thread_named("relay")
+        };
+        let thread = (0..200).find_map(named).context("the relay has no thread")?;
         Ok(Self { _steer: steer, _relays: relays, ports, thread })
     }
 
