@@ -5,7 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::lab::{Echo, Flow, Lab, Namespace, Outside, Program, Sites, Wan, eventually, shout, tunnel_v4};
+use crate::lab::{
+    Echo, Flow, Lab, Namespace, Outside, Program, Sites, Wan, eventually, landbridge, run, shout, tunnel_v4,
+};
 
 const SOON: Duration = Duration::from_secs(8);
 const LISTEN: &str = "127.0.0.1:9586";
@@ -86,6 +88,38 @@ fn prometheus_sees_peers_lanes_and_drops_move() {
     let before = no_route(&scrape(&sites.a));
     shout(&sites.a, tunnel_v4(1), tunnel_v4(99), 3);
     eventually("drops move", SOON, || (no_route(&scrape(&sites.a)) >= before + 3.0).then_some(()));
+}
+
+#[test]
+fn the_path_in_use_is_shown_by_prometheus_and_on_the_command_line() {
+    let Some(lab) = Lab::open() else { return };
+    let sites = Sites::build(&lab);
+    let (mut left, mut right) = sites.gateways(&lab, Program::Up(Wan::Udp), Program::Up(Wan::Udp), Outside::V4);
+    left.extra = format!("\n[metrics]\nlisten = \"{LISTEN}\"\n");
+    left.start();
+    right.start();
+    let echo = Echo::start(&sites.b, tunnel_v4(2));
+    let flow = Flow::start(&sites.a, &echo, Duration::from_millis(5));
+    flow.goes_on("traffic", SOON);
+    let key = format!("public_key=\"{}\"", right.keys.public);
+    let up = |series: &BTreeMap<String, f64>| {
+        series.iter().any(|(name, value)| name.starts_with("landbridge_path_up{") && *value > 0.0)
+    };
+    let series = eventually("a proven path", SOON, || Some(scrape(&sites.a)).filter(up));
+    value(&series, "landbridge_path_info", &[key.as_str(), "tier=\"local\""]);
+    assert!(value(&series, "landbridge_path_rtt_seconds", &[&key]) < 5.0);
+    assert!(value(&series, "landbridge_path_loss_ratio", &[&key]) <= 1.0);
+    assert!(value(&series, "landbridge_path_changes_total", &["reason=\"proven\""]) >= 1.0);
+    value(&series, "landbridge_nat_info", &[]);
+    let program = landbridge();
+    let program = program.to_str().expect("a path of letters");
+    let json = run(&[program, "paths", &left.interface, "--json"]);
+    let paths: landbridge::status::paths::Paths = serde_json::from_str(&json).expect("the JSON of paths");
+    let path = paths.peers[0].paths.in_use.as_ref().expect("a path");
+    assert_eq!((path.remote.port(), path.tier.as_deref()), (51820, Some("local")));
+    let page = run(&[program, "paths", &left.interface]);
+    assert!(page.contains("path: local "), "{page}");
+    assert!(page.contains("chosen: "), "{page}");
 }
 
 #[test]
