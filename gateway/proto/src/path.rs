@@ -419,6 +419,13 @@ impl Paths {
         }
     }
 
+    /// The path in use is probed at once.
+    pub(crate) fn look_again(&mut self, now: Instant) {
+        if let Some(current) = self.current() {
+            self.doubt(now, current);
+        }
+    }
+
     /// A pair that was checked in vain is checked at once: its peer was heard just there.
     pub(crate) fn check_soon(&mut self, now: Instant, remote: SocketAddr) {
         for pair in self.pairs.iter_mut().filter(|pair| pair.remote == remote && pair.proven.is_none()) {

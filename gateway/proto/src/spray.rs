@@ -44,7 +44,8 @@ pub(crate) fn role(ours: Nat, theirs: Nat) -> Option<Role> {
     let draws = |nat: Nat| nat.mapping.is_dependent();
     let keeps = |nat: Nat| {
         let filters = matches!(nat.filtering, Behaviour::AddressAndPortDependent | Behaviour::Unknown);
-        nat.mapping == Behaviour::EndpointIndependent && filters
+        // One that was seen at one address alone is not known; a search in vain costs little.
+        matches!(nat.mapping, Behaviour::EndpointIndependent | Behaviour::Unknown) && filters
     };
     match (draws(ours) && keeps(theirs), keeps(ours) && draws(theirs)) {
         (true, _) => Some(Role::Opens),
@@ -125,6 +126,7 @@ mod tests {
     fn only_a_nat_that_draws_ports_and_one_that_keeps_them_are_searched() {
         assert_eq!(role(SYMMETRIC, PORT_RESTRICTED), Some(Role::Opens));
         assert_eq!(role(PORT_RESTRICTED, SYMMETRIC), Some(Role::Guesses));
+        assert_eq!(role(SYMMETRIC, Nat::default()), Some(Role::Opens));
         let cone = Nat { mapping: Behaviour::EndpointIndependent, filtering: Behaviour::EndpointIndependent };
         let none = Nat { mapping: Behaviour::None, filtering: Behaviour::None };
         for (ours, theirs) in [
@@ -132,7 +134,7 @@ mod tests {
             (PORT_RESTRICTED, PORT_RESTRICTED),
             (SYMMETRIC, cone),
             (SYMMETRIC, none),
-            (SYMMETRIC, Nat::default()),
+            (Nat::default(), Nat::default()),
             (Nat::default(), PORT_RESTRICTED),
         ] {
             assert_eq!((role(ours, theirs), role(theirs, ours)), (None, None), "{ours:?} {theirs:?}");

@@ -74,8 +74,8 @@ pub struct Driver<N> {
     pub ports: Vec<ControlSocket>,
     /// What STUN servers say of us.
     pub outlook: Outlook,
-    /// Where peers saw us.
-    pub(super) observations: BTreeMap<PeerId, Observation>,
+    /// Where peers saw us: each at the place where it is reached, and (`true`) at another one.
+    pub(super) observations: BTreeMap<(PeerId, bool), Observation>,
     /// Some of that is news.
     pub(super) observed_more: bool,
     /// How many of those are configured; behind them are those that searches found.

@@ -103,7 +103,7 @@ impl Endpoint {
             Body::RelayRequest { key } => self.hear_relay_request(now, id, message.request, key),
             Body::RelayRequestAnswer(answer) => self.hear_relay_answer(now, id, message.request, answer),
             Body::RelayOffer(offer) => self.hear_relay_offer(now, id, message.request, offer),
-            Body::RelayBindAnswer { .. } => self.hear_relay_bound(now, id, message.request),
+            Body::RelayBindAnswer { observed } => self.hear_relay_bound(now, id, message.request, observed),
             Body::RelayRelease { allocation } => self.hear_relay_release(now, id, message.request, allocation),
             Body::Spray => self.hear_spray(id, now, message.request),
             Body::SprayAnswer => self.take_request(id, message.request).map(drop),

@@ -269,11 +269,28 @@ impl Endpoint {
         Ok(())
     }
 
-    /// As an end: the relay knows our place.
-    pub(super) fn hear_relay_bound(&mut self, now: Instant, id: PeerId, request: u32) -> Result<(), DropReason> {
-        let bound = self.meeting.relaying.client.bound(now, id, request);
+    /// As an end: the relay knows our place. That it is seen at two ports of the relay tells what the NAT before us does.
+    pub(super) fn hear_relay_bound(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        request: u32,
+        observed: SocketAddr,
+    ) -> Result<(), DropReason> {
+        let bound = self.meeting.relaying.client.bound(now, id, request, observed);
         self.arm_meeting(now);
-        bound.map(drop).ok_or(DropReason::ChannelUnexpected)
+        let (port, is_news) = bound.ok_or(DropReason::ChannelUnexpected)?;
+        let relay = self.peers.get(id).and_then(|peer| peer.endpoint);
+        if let Some(relay) = relay.filter(|_| is_news) {
+            let by = SocketAddr::new(relay.ip(), port);
+            self.events.push_back(Event::Observed { peer: id, by, observed });
+            // Its listen port may see us elsewhere as well than it did.
+            if let Some(paths) = self.paths_mut(id) {
+                paths.look_again(now);
+                self.run_paths(id, now);
+            }
+        }
+        Ok(())
     }
 
     /// The other side, an end or the relay, says that an allocation is over.

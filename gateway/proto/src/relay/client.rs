@@ -4,6 +4,7 @@
 //! Never does: use an allocation that the relay does not acknowledge.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::PeerId;
@@ -32,6 +33,8 @@ pub(crate) struct Leg {
     pub(crate) port: u16,
     /// Whether the relay has said that it knows our place.
     pub(crate) bound: bool,
+    /// Where it saw us last.
+    observed: Option<SocketAddr>,
     request: u32,
     tries: u32,
     due: Instant,
@@ -50,18 +53,25 @@ impl Client {
         if known.is_some_and(|leg| (leg.allocation, leg.port) == (allocation, port)) {
             return false;
         }
-        let leg = Leg { allocation, port, bound: false, request: 0, tries: 0, due: now };
+        let leg = Leg { allocation, port, bound: false, observed: None, request: 0, tries: 0, due: now };
         self.legs.insert((peer, relay), leg);
         true
     }
 
-    /// A bind was answered: by which leg. `None`: it answers nothing.
-    pub(crate) fn bound(&mut self, now: Instant, relay: PeerId, request: u32) -> Option<PeerId> {
+    /// A bind was answered: the relay's port that it went to, and whether we were seen at another place than before.
+    /// `None`: it answers nothing.
+    pub(crate) fn bound(
+        &mut self,
+        now: Instant,
+        relay: PeerId,
+        request: u32,
+        observed: SocketAddr,
+    ) -> Option<(u16, bool)> {
         let waits = |leg: &Leg| leg.tries > 0 && leg.request == request;
         let found = self.legs.iter_mut().find(|((_, by), leg)| *by == relay && waits(leg));
-        let ((peer, _), leg) = found?;
+        let (_, leg) = found?;
         (leg.bound, leg.tries, leg.due) = (true, 0, now + BIND_EVERY);
-        Some(*peer)
+        Some((leg.port, leg.observed.replace(observed) != Some(observed)))
     }
 
     /// Our own place, or the relay's, is another one: every leg by this relay (or by all) is bound again at once.
@@ -133,13 +143,14 @@ mod tests {
         assert!(client.granted(start, PEER, RELAY, 7, 5000) && !client.granted(start, PEER, RELAY, 7, 5000));
         assert_eq!(client.run(start, || 1), bind(1));
         assert_eq!(client.run(start, || 2), None);
-        assert_eq!(client.bound(start, RELAY, 2), None, "it answers nothing");
-        assert_eq!(client.bound(start, PEER, 1), None, "nobody else may answer");
-        assert_eq!(client.bound(start, RELAY, 1), Some(PEER));
+        let seen = SocketAddr::new([192, 0, 2, 7].into(), 9);
+        assert_eq!(client.bound(start, RELAY, 2, seen), None, "it answers nothing");
+        assert_eq!(client.bound(start, PEER, 1, seen), None, "nobody else may answer");
+        assert_eq!(client.bound(start, RELAY, 1, seen), Some((5000, true)));
         assert!(client.leg(PEER, RELAY).is_some_and(|leg| leg.bound));
         assert_eq!(client.due(), Some(at(20)));
         assert_eq!(client.run(at(20), || 3), bind(3));
-        client.bound(at(20), RELAY, 3);
+        assert_eq!(client.bound(at(20), RELAY, 3, seen), Some((5000, false)));
         client.moved(at(25), None);
         assert_eq!(client.run(at(25), || 4), bind(4), "another place is told at once");
     }

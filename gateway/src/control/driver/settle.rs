@@ -104,7 +104,9 @@ impl<N: Network> Driver<N> {
             Event::RelayBound { allocation, end, remote, local } => self.relay_bound(allocation, end, remote, local),
             Event::RelayFreed { allocation } => self.relay_freed(allocation),
             Event::PeerRemoved { peer } => {
-                self.observations.remove(&peer);
+                for beside in [false, true] {
+                    self.observations.remove(&(peer, beside));
+                }
                 self.forget_sprays_of(peer);
                 self.peers.remove(&peer);
                 self.stale.remove(&peer);
@@ -132,9 +134,12 @@ impl<N: Network> Driver<N> {
 
     /// Where a peer saw us. Of one that keeps saying the same nothing follows.
     fn note_observed(&mut self, peer: PeerId, seen: Observation) {
-        let known = self.observations.get(&peer) == Some(&seen);
-        if !known && (self.observations.len() < OBSERVERS_MAX || self.observations.contains_key(&peer)) {
-            self.observations.insert(peer, seen);
+        // A relay sees us at the port that it gave us as well as at its own.
+        let endpoint = self.peer(peer).and_then(|state| state.endpoint);
+        let place = (peer, endpoint.is_some_and(|(endpoint, _)| endpoint != seen.observer));
+        let known = self.observations.get(&place) == Some(&seen);
+        if !known && (self.observations.len() < OBSERVERS_MAX || self.observations.contains_key(&place)) {
+            self.observations.insert(place, seen);
             self.observed_more = true;
         }
     }
