@@ -42,9 +42,11 @@ impl Retries {
         Some(self.waiting.remove(place).said)
     }
 
-    /// Forgets those that `obsolete` picks.
+    /// Those that `obsolete` picks are not said again. An answer that is under way still finds its request.
     pub(crate) fn forget(&mut self, obsolete: impl Fn(&Said) -> bool) {
-        self.waiting.retain(|waiting| !obsolete(&waiting.said));
+        for waiting in self.waiting.iter_mut().filter(|waiting| obsolete(&waiting.said)) {
+            waiting.tries = TRIES;
+        }
     }
 
     /// Forgets all.

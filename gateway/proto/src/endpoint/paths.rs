@@ -128,7 +128,10 @@ impl Endpoint {
         let Body::Candidates { generation, .. } = self.take_request(id, request)? else {
             return Err(DropReason::ChannelUnexpected);
         };
-        if let Some(paths) = self.paths_mut(id) {
+        // The answer to what was said before may come last.
+        if let Some(paths) = self.paths_mut(id)
+            && generation.wrapping_sub(paths.confirmed) <= u32::MAX / 2
+        {
             paths.confirmed = generation;
         }
         Ok(())
