@@ -22,6 +22,7 @@ use landbridge_proto::{DropReason, PeerId, Pending, ReceiverIndex};
 use landbridge_xsk::{Burst, Frame, Pool};
 
 use super::desk::{Desk, Stolen};
+use super::flowlets::Flowlets;
 use super::jobs::Direction;
 use super::report::{Command, Link, Report};
 use super::side::{Datagrams, Lan, Origin, Wan};
@@ -69,6 +70,8 @@ pub struct Lane<W, L> {
     /// What senders of packets that are too big are told.
     pub(super) answers: Burst,
     pub(super) answerable: Allowance,
+    /// By which source ports flows leave.
+    pub(super) flowlets: Flowlets,
     /// Packets that a burst had no room for after some in it were cut. They come before all others.
     pub(super) deferred: VecDeque<Frame>,
     /// Confirmations that found the queue to the control task full.
@@ -134,6 +137,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             out: Burst::new(),
             answers: Burst::new(),
             answerable: Allowance::default(),
+            flowlets: Flowlets::default(),
             deferred: VecDeque::new(),
             owed: Vec::new(),
             roamed: None,

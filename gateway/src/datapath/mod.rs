@@ -9,6 +9,7 @@ pub mod checksum;
 mod crowding;
 mod desk;
 mod flow;
+mod flowlets;
 mod handover;
 mod hold;
 mod inbound;

@@ -7,7 +7,7 @@
 //!    for several, what is kept of them is asked for before any of it is needed.
 //! 2. Without endpoint or route, drop; without a session to seal with, let the packet wait and tell the
 //!    control task once.
-//! 3. Choose the source port by the packet's flow, where the peer agreed to several. Where the path is narrower than the
+//! 3. Choose the source port by the packet's flow ([`super::flowlets`]), where the peer agreed to several. Where the path is narrower than the
 //!    tunnel, make the packet fit ([`super::narrow`]). Pad, make room for header and tag.
 //! 4. Take the run's counters at once and write the headers.
 //! 5. Seal in place: a crypto job per burst.
@@ -112,6 +112,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let mut packets = std::mem::take(&mut self.packets);
         let bounds = bounds_of(&packets, tables);
         let mut open: Option<(&PeerEntry, &Session, usize)> = None;
+        let mut choice = None;
         let mut arrived = packets.drain(..);
         for bound in &bounds {
             let verdict = verdict_for(bound, now);
@@ -125,10 +126,13 @@ impl<W: Wan, L: Lan> Lane<W, L> {
                         if !matches!(open, Some((last, ..)) if last.id == entry.id) {
                             self.close_run(&mut job, open);
                             open = Some((entry, session, job.frames.len()));
+                            choice = self.flowlets.choice(entry, now);
                             job.runs.push(Run { place: Place::To(entry.id), packets: 0 });
                         }
-                        let spread = entry.spread.as_ref();
-                        let slot = spread.map_or(0, |spread| spread.slot_of(flow_of(frame.data())));
+                        let slot = match &mut choice {
+                            Some(choice) => self.flowlets.slot_of(choice, flow_of(frame.data())),
+                            None => 0,
+                        };
                         if entry.mtu >= tables.mtu {
                             self.add_to_run(&mut job, frame, slot, tables.mtu as usize);
                             continue;

@@ -102,6 +102,8 @@ pub(crate) struct Ports {
     measured: Option<(Instant, u64)>,
     /// When the link was last not idle.
     busy: Option<Instant>,
+    /// When a port last came into use or was given up.
+    changed: Option<Instant>,
     /// Counts, from the first attempt on.
     sent: Option<SlotCounts>,
     pub(crate) events: PortEvents,
@@ -181,7 +183,7 @@ impl Ports {
         port.due = Some(now + RENEW_EVERY);
         if is_news {
             self.events.proven += 1;
-            self.off = None;
+            (self.off, self.changed) = (None, Some(now));
             for other in self.ports.iter_mut().filter(|port| port.due.is_none()) {
                 other.due = Some(now);
             }
@@ -214,6 +216,9 @@ impl Ports {
             return false;
         }
         let was_proven = port.proven;
+        if was_proven {
+            self.changed = Some(now);
+        }
         self.events.lost += 1;
         let failures = port.failures + 1;
         *port = Port { due: Some(now + back_off(failures)), failures, ..Port::default() };
@@ -258,10 +263,10 @@ impl Ports {
 
     /// For the lanes.
     pub(crate) fn spread(&self) -> Option<Arc<Spread>> {
-        let sent = self.sent.as_ref()?;
+        let (sent, since) = (self.sent.as_ref()?, self.changed?);
         let proven = self.ports.iter().enumerate().skip(1).filter(|(_, port)| port.proven);
         let beside: Vec<u8> = proven.map(|(slot, _)| slot as u8).collect();
-        (!beside.is_empty()).then(|| Arc::new(Spread::new(&beside, Arc::clone(sent))))
+        (!beside.is_empty()).then(|| Arc::new(Spread::new(&beside, since, Arc::clone(sent))))
     }
 }
 

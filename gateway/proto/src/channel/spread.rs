@@ -1,11 +1,12 @@
 //! Which flow leaves by which source port.
 //!
-//! Enters: the places of the ports in use, flow hashes. Leaves: a place for each flow, and counts of what was sent by
-//! each. Never does: move a flow that it need not move: when a port comes, only flows that go to it change theirs, and
+//! Enters: the places of the ports in use, flow hashes. Leaves: a place for each flow, which lanes let it move to when it
+//! pauses, and counts of what was sent by each. Never does: move a flow that it need not move: when a port comes, only flows that go to it change theirs, and
 //! when one goes, only those that it had.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use super::SOURCE_PORTS_MAX;
 
@@ -22,14 +23,20 @@ pub(crate) type SlotCounts = Arc<[AtomicU64; SPREAD_SLOTS]>;
 #[derive(Debug)]
 pub struct Spread {
     slots: [u8; BUCKETS],
+    /// The places in use, as bits.
+    used: u32,
+    since: Instant,
     sent: SlotCounts,
 }
 
+const _: () = assert!(SPREAD_SLOTS <= u32::BITS as usize);
+
 impl Spread {
-    /// The main port and those at these places, with counts of their own: for tests and benches of lanes.
+    /// The main port and those at these places, in use since then, with counts of their own: for tests and benches of
+    /// lanes.
     #[must_use]
-    pub fn over(beside: &[u8]) -> Self {
-        Self::new(beside, Arc::default())
+    pub fn over(beside: &[u8], since: Instant) -> Self {
+        Self::new(beside, since, Arc::default())
     }
 
     /// Packets sent from the port at a place.
@@ -38,13 +45,15 @@ impl Spread {
         self.sent.get(usize::from(slot)).map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
-    /// The main port and these beside it.
-    pub(crate) fn new(beside: &[u8], sent: SlotCounts) -> Self {
+    /// The main port and these beside it, in use since then.
+    pub(crate) fn new(beside: &[u8], since: Instant, sent: SlotCounts) -> Self {
         let best = |bucket: usize| {
             let members = beside.iter().copied().chain([0]);
             members.max_by_key(|slot| weight(bucket as u32, *slot)).unwrap_or(0)
         };
-        Self { slots: std::array::from_fn(best), sent }
+        let used = beside.iter().filter(|slot| usize::from(**slot) < SPREAD_SLOTS);
+        let used = used.fold(1, |used, slot| used | 1 << slot);
+        Self { slots: std::array::from_fn(best), used, since, sent }
     }
 
     /// The place of the port that a flow takes; the hash's upper bits decide.
@@ -52,6 +61,20 @@ impl Spread {
     #[must_use]
     pub fn slot_of(&self, flow: u32) -> u8 {
         self.slots[(flow >> 24) as usize]
+    }
+
+    /// Whether the port at a place is in use.
+    #[inline]
+    #[must_use]
+    pub const fn uses(&self, slot: u8) -> bool {
+        (slot as usize) < SPREAD_SLOTS && self.used >> slot & 1 == 1
+    }
+
+    /// When these ports came into use.
+    #[inline]
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
     }
 
     /// Notes packets sent.
@@ -89,10 +112,11 @@ mod tests {
         for gone in 1..=8_u8 {
             let all: Vec<u8> = (1..=8).collect();
             let rest: Vec<u8> = all.iter().copied().filter(|slot| *slot != gone).collect();
-            let (before, after) = (Spread::over(&all), Spread::over(&rest));
+            let (before, after) = (Spread::over(&all, Instant::now()), Spread::over(&rest, Instant::now()));
             for flow in (0..BUCKETS as u32).map(|bucket| bucket << 24) {
                 let had = before.slot_of(flow);
                 assert!(had == after.slot_of(flow) || had == gone);
+                assert!(before.uses(had) && !after.uses(gone));
             }
         }
     }
@@ -100,7 +124,7 @@ mod tests {
     #[test]
     fn every_port_gets_a_fair_share_of_flows() {
         for ports in 1..=SOURCE_PORTS_MAX as u8 {
-            let spread = Spread::over(&(1..=ports).collect::<Vec<_>>());
+            let spread = Spread::over(&(1..=ports).collect::<Vec<_>>(), Instant::now());
             let fair = BUCKETS / (usize::from(ports) + 1);
             for slot in 0..=ports {
                 let share = spread.slots.iter().filter(|s| **s == slot).count();
@@ -111,6 +135,6 @@ mod tests {
 
     #[test]
     fn without_ports_beside_it_all_flows_take_the_main_one() {
-        assert_eq!(Spread::over(&[]).slots(), [0]);
+        assert_eq!(Spread::over(&[], Instant::now()).slots(), [0]);
     }
 }

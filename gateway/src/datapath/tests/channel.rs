@@ -118,7 +118,8 @@ fn of_flow(flow: u16, number: u32) -> Vec<u8> {
 #[test]
 fn flows_are_spread_over_the_source_ports_and_each_keeps_its_own() {
     let mut pair = pair();
-    let spread = Arc::new(Spread::over(&[1, 2, 3]));
+    let spread = Arc::new(Spread::over(&[1, 2, 3], pair.now));
+    pair.now += Duration::from_secs(1);
     change(&pair.west, |tables, entry| {
         tables.source_ports = Arc::new(PORTS);
         entry.spread = Some(Arc::clone(&spread));
@@ -153,6 +154,109 @@ fn flows_are_spread_over_the_source_ports_and_each_keeps_its_own() {
     }
     assert!(ports.len() == 32 && ports.values().all(|ports| ports.len() == 1), "{ports:?}");
     pair.assert_all_frames_are_home();
+}
+
+/// Packets of flow 7 and others, and by which source port flow 7's leave.
+struct Traffic {
+    pair: Pair,
+    sent: u32,
+}
+
+impl Traffic {
+    const FLOW: u16 = 7;
+
+    fn new() -> Self {
+        let pair = Pair::new();
+        change(&pair.west, |tables, _| tables.source_ports = Arc::new(PORTS));
+        Self { pair, sent: 0 }
+    }
+
+    /// The main port and those at these places are in use from here on.
+    fn publish(&self, beside: &[u8]) {
+        let spread = (!beside.is_empty()).then(|| Arc::new(Spread::over(beside, self.pair.now)));
+        change(&self.pair.west, |_, entry| entry.spread = spread);
+    }
+
+    /// A packet of a flow after so many milliseconds, and the port that it left by.
+    fn packet(&mut self, flow: u16, after_ms: u64) -> u16 {
+        self.pair.now += Duration::from_millis(after_ms);
+        self.sent += 1;
+        let frame = self.pair.west.frame(&of_flow(flow, self.sent));
+        let west = &mut self.pair.west;
+        west.lane.lan().arrived.push_back(frame);
+        west.run(self.pair.now);
+        let sent = west.lane.wan().sent.pop_front().expect("one datagram");
+        west.lane.pool().put(sent.frame);
+        sent.source_port
+    }
+
+    /// The port of a flow that begins where nothing is known of any.
+    fn port_of(flow: u16, beside: &[u8]) -> u16 {
+        let mut fresh = Self::new();
+        fresh.publish(beside);
+        fresh.packet(flow, 1000)
+    }
+
+    /// All ports that this flow leaves by, with a packet each millisecond for so long.
+    fn swing(&mut self, ms: u64) -> BTreeSet<u16> {
+        (0..ms).map(|_| self.packet(Self::FLOW, 1)).collect()
+    }
+}
+
+#[test]
+fn a_flow_in_full_swing_keeps_its_source_port_until_it_pauses() {
+    let ports = [PORTS[0], PORTS[1], PORTS[2], 51820];
+    let others: Vec<u16> = (100..164).filter(|flow| Traffic::port_of(*flow, &[1, 2, 3]) != 51820).collect();
+    let its_own = Traffic::port_of(Traffic::FLOW, &[1, 2, 3]);
+    assert!(its_own != 51820 && others.len() > 32, "the tests' flows are to be moved");
+    let mut traffic = Traffic::new();
+    assert_eq!(traffic.swing(100), [51820].into());
+    traffic.publish(&[1]);
+    assert_eq!(traffic.swing(20), [51820].into());
+    traffic.publish(&[1, 2, 3]);
+    assert_eq!(traffic.swing(12_000), [51820].into(), "it never rests");
+    let seen: BTreeSet<u16> = others.iter().map(|flow| traffic.packet(*flow, 0)).collect();
+    assert_eq!(seen, ports[..3].iter().copied().collect(), "flows that begin are spread");
+    assert_eq!(traffic.packet(Traffic::FLOW, 1), 51820);
+    assert_eq!(traffic.packet(Traffic::FLOW, 5), its_own, "a short pause will do after so long");
+    traffic.pair.assert_all_frames_are_home();
+}
+
+#[test]
+fn the_pause_that_lets_a_flow_move_is_longest_when_the_ports_have_just_changed() {
+    let its_own = Traffic::port_of(Traffic::FLOW, &[1, 2, 3]);
+    let moves_after = |settled_ms: u64, pause_ms: u64| {
+        let mut traffic = Traffic::new();
+        traffic.swing(10);
+        traffic.publish(&[1, 2, 3]);
+        assert_eq!(traffic.swing(settled_ms), [51820].into());
+        traffic.packet(Traffic::FLOW, pause_ms) == its_own
+    };
+    for (settled_ms, pause_ms) in [(500, 50), (1900, 50), (4500, 13), (12_000, 2)] {
+        assert!(moves_after(settled_ms, pause_ms), "{pause_ms} ms, {settled_ms} ms after the change");
+    }
+    for (settled_ms, pause_ms) in [(10, 100), (500, 45), (1900, 45), (4500, 11)] {
+        assert!(!moves_after(settled_ms, pause_ms), "{pause_ms} ms, {settled_ms} ms after the change");
+    }
+}
+
+#[test]
+fn a_flow_leaves_a_port_that_is_given_up_at_once() {
+    let all = [1, 2, 3];
+    let its_own = Traffic::port_of(Traffic::FLOW, &all);
+    let place = PORTS.iter().position(|port| *port == its_own).expect("a port beside the main one") as u8 + 1;
+    let rest: Vec<u8> = all.into_iter().filter(|slot| *slot != place).collect();
+    let next = Traffic::port_of(Traffic::FLOW, &rest);
+    let mut traffic = Traffic::new();
+    traffic.publish(&all);
+    traffic.pair.now += Duration::from_secs(1);
+    assert_eq!(traffic.swing(100), [its_own].into());
+    traffic.publish(&rest);
+    assert_eq!(traffic.swing(100), [next].into());
+    traffic.publish(&all);
+    assert_eq!(traffic.swing(100), [next].into(), "it was given up once, but this flow is elsewhere");
+    traffic.publish(&[]);
+    assert_eq!(traffic.swing(100), [51820].into(), "the main port alone");
 }
 
 #[test]
