@@ -4,6 +4,7 @@
 //! `poll_transmit` and `poll_event` until both are empty, then sleep until `poll_timeout`.
 
 mod activity;
+mod bindings;
 mod channel;
 mod configure;
 mod introduce;

@@ -306,7 +306,8 @@ impl Paths {
         let in_use = self.in_use;
         self.pairs.retain(|pair| {
             let is_done = pair.checks >= FIRST_CHECKS || pair.due.is_none();
-            pair.told || pair.answered.is_some() || !is_done || in_use == Some((pair.remote, pair.local))
+            let is_checked = pair.heard.is_some() && !is_done;
+            pair.told || pair.answered.is_some() || is_checked || in_use == Some((pair.remote, pair.local))
         });
     }
 
@@ -383,7 +384,7 @@ impl Paths {
         if at == current {
             self.unheard = None;
             if self.pairs[at].proven.is_none() && may_check && via != Via::Probe {
-                self.check_again(now, at);
+                self.check_again(now, at, via);
             }
             // It reaches us at another address of ours: its NAT may let in nothing but answers from there.
             let pair = &self.pairs[at];
@@ -391,7 +392,7 @@ impl Paths {
         }
         let (proven, tier) = (self.pairs[at].proven.is_some(), self.pairs[at].tier);
         if !proven && may_check {
-            self.check_again(now, at);
+            self.check_again(now, at, via);
         }
         let pair = &self.pairs[current];
         if via == Via::Probe || pair.is_fresh(now, FRESH) {
@@ -406,11 +407,12 @@ impl Paths {
     }
 
     /// A pair by which the peer was heard is checked at once, unless that has just been done.
-    fn check_again(&mut self, now: Instant, at: usize) {
+    fn check_again(&mut self, now: Instant, at: usize, via: Via) {
         let pair = &mut self.pairs[at];
         let spacing = match pair.checks {
             0..FIRST_CHECKS => CHECK_AGAIN[0],
-            _ if pair.answered.is_some() => CHECK_AGAIN[1],
+            // Its own checks are as seldom as ours.
+            _ if pair.answered.is_some() || via == Via::Probe => CHECK_AGAIN[1],
             _ => CHECK_AGAIN[2],
         };
         if pair.checked.is_none_or(|checked| now.saturating_duration_since(checked) >= spacing) {
@@ -489,7 +491,7 @@ impl Paths {
             (pair.unanswered, pair.due) = (0, None);
         }
         if pair.proven.is_none() && self.allows(self.pairs[current].kind) {
-            self.check_again(now, current);
+            self.check_again(now, current, Via::Data);
         }
     }
 

@@ -35,7 +35,9 @@ pub(super) struct Place {
     /// Whether a peer saw us at an address that is none of ours.
     pub(super) is_mapped: bool,
     /// Peers whose packets leave from several source ports.
-    spreading: BTreeSet<PeerId>,
+    pub(super) spreading: BTreeSet<PeerId>,
+    /// The peer that was asked for a late answer.
+    pub(super) learns_by: Option<PeerId>,
     /// What peers said last that is never tried, and why.
     pub(super) refused: BTreeMap<PeerId, Vec<(Candidate, Refused)>>,
 }
@@ -396,7 +398,8 @@ impl Endpoint {
     pub(super) fn run_paths(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(paths) = &mut peer.paths else { return };
-        if !peer.sessions.current.as_ref().is_some_and(|session| !session.is_expired(now)) {
+        if peer.sessions.current.as_ref().is_none_or(|session| session.is_expired(now)) {
+            self.keep_binding(id, now);
             self.settle_paths(id, now);
             return;
         }
@@ -405,6 +408,7 @@ impl Endpoint {
         for probe in probes {
             self.say(id, said(probe));
         }
+        self.keep_binding(id, now);
         self.settle_paths(id, now);
     }
 
@@ -444,20 +448,11 @@ impl Endpoint {
         let Some(peer) = self.peers.get(id) else { return };
         let Some(paths) = &peer.paths else { return };
         let can_seal = peer.sessions.current.as_ref().is_some_and(|session| !session.is_expired(now));
-        match paths.due().filter(|_| can_seal) {
+        let due = paths.due().filter(|_| can_seal);
+        match due.into_iter().chain(self.binding_due(id, now)).min() {
             // A moment later, so that what is due once is not due for ever.
             Some(due) => self.timers.set(id.slot, Timer::Paths, due.max(now + Duration::from_millis(1))),
             None => self.timers.stop(id.slot, Timer::Paths),
-        }
-    }
-
-    /// Notes whether packets for a peer leave from several source ports.
-    pub(super) fn note_spread(&mut self, id: PeerId, spreads: bool) {
-        if spreads {
-            self.place.spreading.insert(id);
-            self.place.lifetime.spoil();
-        } else {
-            self.place.spreading.remove(&id);
         }
     }
 

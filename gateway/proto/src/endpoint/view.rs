@@ -23,6 +23,7 @@ impl Endpoint {
                 view.candidates.push(CandidateView { candidate, state });
             }
         }
+        view.keepalive = self.binding_interval(id);
         view.refused = self.place.refused.get(&id).cloned().unwrap_or_default();
         self.complete_view(id, &mut view);
         Some(view)

@@ -87,7 +87,12 @@ impl Paths {
             let used = &self.pairs[current];
             current == at || used.proven.is_none() || pair.tier < used.tier
         };
-        self.is_active(due) && self.current().is_none_or(better)
+        let current = self.current();
+        // Without another path to fall back to, whatever may become one is worth a try now and then.
+        let beside =
+            self.pairs.iter().enumerate().filter(|(other, pair)| Some(*other) != current && pair.proven.is_some());
+        let wanted = if pair.answered.is_some() { STAND_BY } else { 1 };
+        self.is_active(due) && (current.is_none_or(better) || beside.count() < wanted)
     }
 
     fn watch_due(&self, pair: &Pair) -> Option<Instant> {
