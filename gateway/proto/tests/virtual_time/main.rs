@@ -7,5 +7,6 @@ mod many;
 mod meet;
 mod net;
 mod pair;
+mod paths;
 mod ports;
 mod world;

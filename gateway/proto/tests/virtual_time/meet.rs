@@ -15,11 +15,11 @@ const B: usize = 1;
 /// The common gateway.
 const C: usize = 2;
 
-fn secs(s: u64) -> Duration {
+pub(crate) fn secs(s: u64) -> Duration {
     Duration::from_secs(s)
 }
 
-fn millis(ms: u64) -> Duration {
+pub(crate) fn millis(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
@@ -86,20 +86,20 @@ impl Meeting {
 
 impl Net {
     /// One gateway knows another one, and where it is.
-    fn link(&mut self, at: usize, other: usize) {
+    pub(crate) fn link(&mut self, at: usize, other: usize) {
         let endpoint = Some(self.sites[other].address);
         self.acquaint(at, other, PeerConfig { endpoint, ..PeerConfig::default() });
         self.acquaint(other, at, PeerConfig::default());
     }
 
     /// One gateway knows another one's key.
-    fn acquaint(&mut self, at: usize, other: usize, config: PeerConfig) {
+    pub(crate) fn acquaint(&mut self, at: usize, other: usize, config: PeerConfig) {
         let key = self.gateways[other].public_key();
         self.gateways[at].endpoint.add_peer(key, config, self.now).expect("room for a peer");
     }
 
     /// A gateway knows its own address.
-    fn find_candidates(&mut self, at: usize) {
+    pub(crate) fn find_candidates(&mut self, at: usize) {
         let own = self.sites[at].address;
         let host = Candidate { kind: CandidateKind::Host, address: own };
         let endpoint = &mut self.gateways[at].endpoint;
@@ -113,7 +113,7 @@ impl Net {
         self.gateways[at].endpoint.set_local_candidates(self.now, &list, nat);
     }
 
-    fn is_linked(&self, at: usize, other: usize) -> bool {
+    pub(crate) fn is_linked(&self, at: usize, other: usize) -> bool {
         let peer = self.gateways[at].peer(&self.gateways[other]);
         self.gateways[at].linked_at(peer).is_some()
     }

@@ -16,7 +16,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use crate::world::TICK;
-use gateway::Gateway;
+use gateway::{Gateway, Sent};
 use nat::{Behaviour, Nat};
 
 /// A realm: 0 is the internet, others are behind the box of that number less one.
@@ -37,6 +37,14 @@ pub(crate) struct Site {
     pub(crate) delay: Duration,
     /// Nothing comes or goes.
     pub(crate) cut: bool,
+    /// Further addresses in the same realm, as of other uplinks.
+    pub(crate) uplinks: Vec<IpAddr>,
+}
+
+impl Site {
+    fn has(&self, ip: IpAddr) -> bool {
+        self.address.ip() == ip || self.uplinks.contains(&ip)
+    }
 }
 
 struct UnderWay {
@@ -62,6 +70,8 @@ pub(crate) struct Net {
     pub(crate) sites: Vec<Site>,
     pub(crate) gateways: Vec<Gateway>,
     pub(crate) loss_percent: u32,
+    /// Of every way.
+    pub(crate) mtu: usize,
     /// Places between which nothing passes, whoever sends.
     pub(crate) blocked: Vec<(IpAddr, IpAddr)>,
     under_way: BTreeMap<(Instant, u64), UnderWay>,
@@ -82,6 +92,7 @@ impl Net {
             sites: Vec::new(),
             gateways: Vec::new(),
             loss_percent: 0,
+            mtu: 1500,
             blocked: Vec::new(),
             under_way: BTreeMap::new(),
             count: 0,
@@ -102,7 +113,7 @@ impl Net {
     pub(crate) fn add_gateway(&mut self, realm: Realm, address: [u8; 4]) -> usize {
         let at = self.gateways.len();
         let address = SocketAddr::new(address.into(), 51820);
-        self.sites.push(Site { realm, address, delay: Duration::from_millis(5), cut: false });
+        self.sites.push(Site { realm, address, delay: Duration::from_millis(5), cut: false, uplinks: vec![] });
         self.gateways.push(Gateway::new(self.start, at as u8 + 1));
         at
     }
@@ -162,9 +173,13 @@ impl Net {
         let wall = self.wall();
         for at in 0..self.gateways.len() {
             let sent = self.gateways[at].take_sent(self.now, wall);
-            for (port, to, bytes) in sent {
-                let from = SocketAddr::new(self.sites[at].address.ip(), port);
-                self.post(at, from, to, bytes);
+            for Sent { port, local, to, bytes, dont_fragment } in sent {
+                let site = &self.sites[at];
+                let ip = local.filter(|local| site.has(*local)).unwrap_or(site.address.ip());
+                // Fragments of the others would arrive all the same.
+                if !dont_fragment || bytes.len() + 28 <= self.mtu {
+                    self.post(at, SocketAddr::new(ip, port), to, bytes);
+                }
             }
         }
     }
@@ -193,7 +208,7 @@ impl Net {
     /// Through boxes to the realm where the destination's address is.
     fn go_up(&mut self, mut realm: Realm, mut from: SocketAddr, to: SocketAddr) -> Option<(Realm, SocketAddr)> {
         loop {
-            let here = self.sites.iter().any(|site| site.realm == realm && site.address.ip() == to.ip())
+            let here = self.sites.iter().any(|site| site.realm == realm && site.has(to.ip()))
                 || self.boxes.iter().any(|uplink| uplink.outside == realm && uplink.nat.address == to.ip());
             if here {
                 return Some((realm, from));
@@ -220,7 +235,7 @@ impl Net {
             }
         };
         loop {
-            let site = self.sites.iter().position(|site| site.realm == realm && site.address.ip() == to.ip());
+            let site = self.sites.iter().position(|site| site.realm == realm && site.has(to.ip()));
             if let Some(at) = site {
                 if !self.sites[at].cut {
                     self.queue(at, UnderWay { from, to, bytes, at: Where::Site(at) });

@@ -1,7 +1,7 @@
 //! A gateway of the simulated network: an endpoint, and lanes that seal and open with the sessions it was told of.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,8 +26,21 @@ struct Search {
     heard: Option<u16>,
 }
 
-/// A datagram to send: from which port, to where.
-pub(crate) type Sent = (u16, SocketAddr, Vec<u8>);
+/// A datagram to send.
+pub(crate) struct Sent {
+    /// From which port, and which address where there are several.
+    pub(crate) port: u16,
+    pub(crate) local: Option<IpAddr>,
+    pub(crate) to: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) dont_fragment: bool,
+}
+
+impl Sent {
+    fn new(port: u16, to: SocketAddr, bytes: Vec<u8>) -> Self {
+        Self { port, local: None, to, bytes, dont_fragment: false }
+    }
+}
 
 pub(crate) struct Gateway {
     pub(crate) endpoint: Endpoint,
@@ -104,7 +117,7 @@ impl Gateway {
     /// A packet for a peer comes from the lan.
     pub(crate) fn send(&mut self, now: Instant, peer: PeerId, payload: u64) {
         let Some(view) = self.endpoint.peer(peer) else { return };
-        let (shared, remote) = (Arc::clone(view.shared), view.endpoint);
+        let (shared, remote, local) = (Arc::clone(view.shared), view.endpoint, view.local);
         let usable = self.current.get(&peer).filter(|session| !session.is_expired(now));
         let counter = usable.and_then(|session| Some((Arc::clone(session), session.take_counters(1)?)));
         let (Some((session, counter)), Some(remote)) = (counter, remote) else {
@@ -123,7 +136,8 @@ impl Gateway {
         if shared.sent(now, 1, packet.len() as u64, true) {
             self.active.insert(peer);
         }
-        self.outbox.push((self.port_to(peer, remote, 0), remote, packet));
+        let port = self.port_to(peer, remote, 0);
+        self.outbox.push(Sent { local, ..Sent::new(port, remote, packet) });
     }
 
     /// The port that datagrams to a place leave from.
@@ -153,7 +167,8 @@ impl Gateway {
             };
             self.sent.push((now, kind, transmit.remote));
             let port = transmit.peer.map_or(PORT, |peer| self.port_to(peer, transmit.remote, transmit.slot));
-            self.outbox.push((port, transmit.remote, bytes));
+            let (local, dont_fragment) = (transmit.local, transmit.dont_fragment);
+            self.outbox.push(Sent { local, dont_fragment, ..Sent::new(port, transmit.remote, bytes) });
         }
         std::mem::take(&mut self.outbox)
     }
@@ -221,7 +236,7 @@ impl Gateway {
         match self.endpoint.handle_relay_datagram(now, to.port(), from, Some(to.ip()), bytes) {
             Ok(()) => {}
             Err(DropReason::UnknownIndex) => match self.forwarder.forward(to.port(), from) {
-                Some((port, place)) => self.outbox.push((port, place, bytes.to_vec())),
+                Some((port, place)) => self.outbox.push(Sent::new(port, place, bytes.to_vec())),
                 None => self.drops.push(DropReason::UnknownIndex),
             },
             Err(reason) => self.drops.push(reason),

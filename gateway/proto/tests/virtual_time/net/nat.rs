@@ -119,6 +119,11 @@ impl Nat {
         }
     }
 
+    /// It restarts.
+    pub(crate) fn forget_all(&mut self) {
+        self.bindings.clear();
+    }
+
     fn forget(&mut self, now: Instant) {
         let lifetime = self.behaviour.lifetime;
         self.bindings.retain(|_, binding| now.saturating_duration_since(binding.used) < lifetime);
