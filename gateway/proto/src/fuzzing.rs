@@ -50,8 +50,13 @@ pub fn datagram(data: &[u8]) {
 }
 
 /// Any bytes as what a peer says on the control channel: rows of messages, each after its length, in packets that are made
-/// right; and the same bytes as a packet.
+/// right; and the same bytes as a packet. Without a session, and with one.
 pub fn channel(data: &[u8]) {
+    channel_unlinked(data);
+    channel_linked(data);
+}
+
+fn channel_unlinked(data: &[u8]) {
     use crate::channel::message::Message;
     use crate::channel::packet;
     let start = Instant::now();
@@ -89,6 +94,53 @@ pub fn channel(data: &[u8]) {
         let events = drain(&mut endpoint, now, wall, |bytes| panic!("{} bytes were sent", bytes.len()));
         assert!(events.len() <= 4 && !events.iter().any(|event| matches!(event, Event::SessionStarted { .. })));
         assert!(endpoint.poll_timeout().is_none_or(|due| due > now), "what was due has run");
+    }
+}
+
+/// The peer of a session says whatever the bytes are, from wherever they say, to a gateway that introduces and relays.
+fn channel_linked(data: &[u8]) {
+    use crate::channel::packet;
+    let start = Instant::now();
+    let wall_at = |now: Instant| WallClock(SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 30) + (now - start));
+    let (mut ours, mut theirs) = (endpoint(start, 1), endpoint(start, 2));
+    let [Some(our_key), Some(their_key)] = [ours.public_key(), theirs.public_key()] else { return };
+    let nat = crate::NatConfig { introduces: true, relays: true, ..crate::NatConfig::default() };
+    ours.set_nat_config(start, nat);
+    let third = PeerConfig { endpoint: Some(address(4)), ..PeerConfig::default() };
+    ours.add_peer([9; KEY_LEN], third, start);
+    let config = |port| PeerConfig { endpoint: Some(address(port)), ..PeerConfig::default() };
+    let Some(peer) = ours.add_peer(their_key, config(2), start) else { return };
+    theirs.add_peer(our_key, config(3), start);
+    ours.handle_session_wanted(start, peer);
+    let (mut there, mut back) = (Vec::new(), Vec::new());
+    drain(&mut ours, start, wall_at(start), |bytes| there.push(bytes.to_vec()));
+    for bytes in there {
+        let _ = theirs.handle_datagram(start, wall_at(start), address(3), None, &bytes);
+        drain(&mut theirs, start, wall_at(start), |bytes| back.push(bytes.to_vec()));
+    }
+    for bytes in back {
+        let _ = ours.handle_datagram(start, wall_at(start), address(2), None, &bytes);
+    }
+    let events = drain(&mut ours, start, wall_at(start), |_| ());
+    assert!(events.iter().any(|event| matches!(event, Event::SessionStarted { .. })), "there is a session");
+    let [Some(from), Some(to)] = [theirs.channel_address(), ours.channel_address()] else { return };
+    let (mut now, mut rest) = (start, data);
+    while let Some((&len, bytes)) = rest.split_first() {
+        let (message, behind) = bytes.split_at(usize::from(len).min(bytes.len()));
+        rest = behind;
+        let mut wrapped = vec![0; packet::HEADERS_LEN + message.len()];
+        wrapped[packet::HEADERS_LEN..].copy_from_slice(message);
+        let len = packet::wrap(&mut wrapped, message.len(), from, to);
+        let place = address(u16::from(message.last().copied().unwrap_or(2)).max(1));
+        let _ = ours.handle_channel(now, peer, place, None, &wrapped[..len]);
+        now += Duration::from_millis(u64::from(len as u8) * 8);
+        let (mut sent, mut events) = (0, 0);
+        for _ in 0..3 {
+            ours.handle_timeout(now, wall_at(now));
+            events += drain(&mut ours, now, wall_at(now), |_| sent += 1).len();
+        }
+        assert!(sent <= 200 && events <= 100, "{sent} datagrams and {events} events for one message");
+        assert!(ours.poll_timeout().is_none_or(|due| due > now), "what was due has run");
     }
 }
 

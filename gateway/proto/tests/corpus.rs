@@ -40,9 +40,9 @@ fn arbitrary_messages_on_the_control_channel_are_survived() {
             let mut message = vec![0; rng.random_range(0..60)];
             rng.fill_bytes(&mut message);
             if message.len() >= 11 && rng.random_range(0..8) > 0 {
-                let kind = [1, 2, 3, 0x81, 0x82][rng.random_range(0..5)];
+                let kind = rng.random_range(1..12) | (rng.random_range(0..3_u8) / 2 * 0x80);
                 message[..4].copy_from_slice(&[1, kind, 0, 0]);
-                message[8] = rng.random_range(0..8);
+                message[8] = rng.random_range(0..19);
                 message[9] = 0;
                 message[10] = rng.random_range(0..9);
             }

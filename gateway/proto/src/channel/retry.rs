@@ -25,6 +25,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
     waiting: Vec<Waiting>,
+    /// The last requests that were answered: said twice, they are answered twice.
+    answered: [Option<u32>; 4],
 }
 
 impl Retries {
@@ -39,7 +41,19 @@ impl Retries {
     /// The request that an answer belongs to, which is done.
     pub(crate) fn answered(&mut self, request: u32) -> Option<Said> {
         let place = self.waiting.iter().position(|waiting| waiting.said.message.request == request)?;
+        self.answered.rotate_right(1);
+        self.answered[0] = Some(request);
         Some(self.waiting.remove(place).said)
+    }
+
+    /// Whether a request was answered of late.
+    pub(crate) fn was_answered(&self, request: u32) -> bool {
+        self.answered.contains(&Some(request))
+    }
+
+    /// Whether one of those that wait is such a one.
+    pub(crate) fn waits(&self, is_such: impl Fn(&Said) -> bool) -> bool {
+        self.waiting.iter().any(|waiting| waiting.tries < TRIES && is_such(&waiting.said))
     }
 
     /// Those that `obsolete` picks are not said again. An answer that is under way still finds its request.
@@ -106,6 +120,7 @@ mod tests {
         }
         assert!(retries.answered(0).is_none(), "it gave way");
         assert!(retries.answered(5).is_some() && retries.answered(5).is_none());
+        assert!(retries.was_answered(5) && !retries.was_answered(6));
         assert_eq!(retries.run(start + FIRST).len(), WAITING_MAX - 1);
         retries.forget(|said| said.message.request > 3);
         assert_eq!(retries.run(start + FIRST * 10).len(), 3);

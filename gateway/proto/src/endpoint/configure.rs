@@ -112,6 +112,7 @@ impl Endpoint {
         {
             self.meeting_terms(now, id);
             self.change_terms(id, now);
+            self.tell_candidates_again(id, now);
         }
         if let Some(interval) = update.persistent_keepalive {
             self.configure_keepalive(id, interval.filter(|interval| !interval.is_zero()), now);

@@ -121,12 +121,28 @@ impl Endpoint {
             false => Candidates::default(),
         };
         if let Some(channel) = self.channel_mut(id) {
+            let is_said =
+                |said: &Said| matches!(said.message.body, Body::Candidates { generation: g, .. } if g == generation);
+            if channel.retries.waits(is_said) {
+                return;
+            }
             channel.retries.forget(|said| matches!(said.message.body, Body::Candidates { .. }));
         }
         self.ask(now, id, Body::Candidates { generation, candidates });
     }
 
+    /// What the peer may know of us is another thing.
+    pub(super) fn tell_candidates_again(&mut self, id: PeerId, now: Instant) {
+        if let Some(paths) = self.paths_mut(id) {
+            paths.confirmed = 0;
+            self.tell_candidates_to(now, id);
+        }
+    }
+
     pub(super) fn hear_candidates_answer(&mut self, id: PeerId, request: u32) -> Result<(), DropReason> {
+        if self.channel_mut(id).is_some_and(|channel| channel.retries.was_answered(request)) {
+            return Ok(());
+        }
         let Body::Candidates { generation, .. } = self.take_request(id, request)? else {
             return Err(DropReason::ChannelUnexpected);
         };

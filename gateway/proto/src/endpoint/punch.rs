@@ -191,7 +191,14 @@ impl Endpoint {
             return self.name_places(now, id);
         }
         let answered = peer.accepted.at.is_some_and(|at| now.saturating_duration_since(at) < PATIENCE);
-        if self.identity.is_none() || answered && peer.sessions.next.is_some() {
+        if self.identity.is_none() {
+            return;
+        }
+        if answered && peer.sessions.next.is_some() {
+            // Its use may be lost as well: then ours goes on.
+            if peer.attempts.since.is_some() && !self.timers.is_set(id.slot, Timer::RetryHandshake) {
+                self.timers.set(id.slot, Timer::RetryHandshake, now + PATIENCE);
+            }
             return;
         }
         let is_relayed = |candidate: &Candidate| candidate.kind == CandidateKind::Relayed;

@@ -23,6 +23,8 @@ const MEASURE_EVERY: Duration = Duration::from_millis(200);
 pub(super) const ANSWERS: u32 = 3;
 /// A path that has not been left for so long is as good as one that never was.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// Round trips that the shortest is looked for in.
+const LATELY: usize = 6;
 /// Probes that loss is told from.
 const LOSS_OVER: u32 = 16;
 
@@ -56,6 +58,9 @@ pub(crate) struct Pair {
     pub(super) heard: Option<Instant>,
     rtt: Option<Duration>,
     deviation: Duration,
+    /// The last round trips: the shortest is the path's, the others are those of a busy machine or network.
+    lately: [Duration; LATELY],
+    measured: usize,
     /// The last probes, the newest in the lowest bit, set when lost; and how many there were.
     lost: u32,
     probes: u32,
@@ -87,6 +92,8 @@ impl Pair {
             heard: None,
             rtt: None,
             deviation: Duration::ZERO,
+            lately: [Duration::MAX; LATELY],
+            measured: 0,
             lost: 0,
             probes: 0,
             faster: 0,
@@ -177,6 +184,8 @@ impl Pair {
     }
 
     fn measure(&mut self, sample: Duration) {
+        self.lately[self.measured % LATELY] = sample;
+        self.measured += 1;
         match &mut self.rtt {
             None => (self.rtt, self.deviation) = (Some(sample), sample / 2),
             Some(rtt) => {
@@ -187,9 +196,9 @@ impl Pair {
         }
     }
 
-    /// Round trip, once it is worth comparing.
+    /// The shortest round trip of late, once it is worth comparing.
     pub(super) fn settled_rtt(&self) -> Option<Duration> {
-        self.rtt.filter(|_| self.probes >= ANSWERS)
+        self.lately.iter().min().copied().filter(|_| self.measured >= ANSWERS as usize)
     }
 
     pub(super) const fn rtt(&self) -> Option<Duration> {
