@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 /// Every path carries this: IPv6's least (RFC 8200, section 5).
 pub(crate) const BASE: u16 = 1280;
+/// What most of the internet carries: tried before anything between it and jumbo frames.
+const USUAL: u16 = 1500;
 /// Probes of one size (RFC 8899, section 5.1.2).
 const PROBES_MAX: u32 = 3;
 /// How exactly the size is searched for.
@@ -139,6 +141,9 @@ impl Mtu {
     /// Half-way between what arrives and what does not.
     fn next(&mut self, now: Instant) {
         let least = self.known.unwrap_or(BASE);
+        if self.phase == Phase::Searching && least < USUAL && self.refused > USUAL {
+            return self.try_size(now, USUAL);
+        }
         if self.phase == Phase::Searching && self.refused > least + EXACT_TO {
             let middle = least + (self.refused - least) / 2;
             // Even the base must be seen to arrive before it is told.

@@ -230,7 +230,8 @@ impl<N: Network> Driver<N> {
             beside => self.ports.get(usize::from(beside) - 1),
         });
         if let Some(Err(error)) = socket.map(|socket| socket.send_by(remote, by, bytes, dont_fragment)) {
-            self.drops[DropReason::WanError as usize] += 1;
+            // That a size does not fit is what such a datagram asks.
+            self.drops[DropReason::WanError as usize] += u64::from(!dont_fragment);
             tracing::debug!(%remote, %error, "sending a message of the protocol");
         }
     }

@@ -6,14 +6,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
-use landbridge_proto::PeerId;
+use landbridge_proto::{NatConfig, PeerId};
 
 use super::super::paths::{self, Network};
 use super::Driver;
 
 /// Paths found again at once, so that handshakes do not wait for 65,536 of them.
 const PATHS_AT_ONCE: usize = 256;
+/// The largest outer packets that paths are searched for: jumbo frames.
+const MTU_SEARCHED: u16 = 9000;
 
 impl<N: Network> Driver<N> {
     /// Every path may have changed.
@@ -79,8 +82,19 @@ impl<N: Network> Driver<N> {
             tracing::debug!(peer = peer.slot, %remote, path = way.text, "path");
         }
         let path = way.path.clone().map(Arc::new);
+        let mtu = way.mtu;
         state.way = Some(way);
         self.change_entry(peer, |entry| entry.path = path);
+        self.widen_search(mtu);
+    }
+
+    /// A wan interface takes larger packets than any before: paths may carry them.
+    fn widen_search(&mut self, mtu: u32) {
+        let config = self.endpoint.nat_config();
+        let mtu_max = u16::try_from(mtu).unwrap_or(u16::MAX).min(MTU_SEARCHED);
+        if mtu_max > config.mtu_max {
+            self.endpoint.set_nat_config(Instant::now(), NatConfig { mtu_max, ..config });
+        }
     }
 
     /// Keeps the next hops of paths in use resolved: rings do not tell the kernel that a neighbour is used.
