@@ -1,11 +1,15 @@
 //! Bodies of the fuzz targets in `gateway/fuzz`, here so that tests replay the same corpus through them.
 
+mod liar;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::endpoint::NatConfig;
 use crate::{Endpoint, Event, KEY_LEN, PeerConfig, PeerId, PeerUpdate, Session, WallClock};
+
+pub use liar::liar;
 
 fn address(port: u16) -> SocketAddr {
     SocketAddr::new([192, 0, 2, 1].into(), port)

@@ -32,6 +32,34 @@ fn the_corpus_of_the_control_channel_is_survived() {
 }
 
 #[test]
+fn the_corpus_of_what_a_liar_says_is_survived() {
+    replay("liar", fuzzing::liar);
+}
+
+#[test]
+fn a_peer_that_says_anything_is_survived_and_bounded() {
+    let mut rng = ChaCha20Rng::from_seed([8; 32]);
+    for _ in 0..200 {
+        let mut bytes = Vec::new();
+        for _ in 0..60 {
+            let mut step = vec![[0, 1, 1, 2, 2, 2, 3, 4][rng.random_range(0..8)], rng.random()];
+            // A key, and then fields of the types and lengths that there are.
+            step.push(rng.random_range(0..8));
+            for _ in 0..rng.random_range(0..6) {
+                let (field, len) =
+                    [(7, 1), (8, 4), (9, 4), (10, 2), (11, 7), (13, 1), (14, 8), (15, 2), (16, 4), (17, 1)]
+                        [rng.random_range(0..10)];
+                step.extend([field, 0, len]);
+                step.extend((0..len).map(|_| if rng.random() { rng.random_range(0..4) } else { rng.random() }));
+            }
+            bytes.push(step.len() as u8);
+            bytes.extend(step);
+        }
+        fuzzing::liar(&bytes);
+    }
+}
+
+#[test]
 fn arbitrary_messages_on_the_control_channel_are_survived() {
     let mut rng = ChaCha20Rng::from_seed([7; 32]);
     for _ in 0..300 {
