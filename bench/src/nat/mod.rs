@@ -35,7 +35,7 @@ const PATIENCE: Patience = Patience { direct: Duration::from_secs(5), per_second
 
 /// Measures how sites behind every pair of NAT kinds find each other, in namespaces
 ///
-/// Needs root and nft, for some rows miniupnpd (package miniupnpd-nftables) too. Ctrl-C ends it with a report of what
+/// Needs root and the packages nftables, coturn and miniupnpd-nftables. Ctrl-C ends it with a report of what
 /// is there so far. bench/METHOD.md says how to read it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -77,7 +77,7 @@ struct Run {
 impl Run {
     /// A scene of two sites of these kinds, as this run has it.
     fn options(&self, kinds: [landbridge::lab::nat::Kind; 2]) -> Options {
-        Options { wan: self.wan, ..Options::new(self.program.clone(), PREFIX, kinds) }
+        Options { wan: self.wan, stun: true, ..Options::new(self.program.clone(), PREFIX, kinds) }
     }
 
     fn wants(&self, row: &str) -> bool {

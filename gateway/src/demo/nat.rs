@@ -1,7 +1,7 @@
 //! `landbridge demo --nat KIND,KIND`: two sites behind NATs find each other.
 //!
-//! 1. An internet with an introducer that relays too, and two sites of which each knows the other's key and no address
-//!    ([`crate::lab::nat::scene`]).
+//! 1. An internet with an introducer that relays too, a STUN server where coturn is installed, and two sites of which
+//!    each knows the other's key and no address ([`crate::lab::nat::scene`]).
 //! 2. The link comes up, step by step ([`crate::lab::nat::coming_up`]).
 //! 3. The demo's traffic between the hosts, over the path that was found.
 //!
@@ -19,6 +19,7 @@ use super::{Options, measure, topology};
 use crate::lab::nat::Kind;
 use crate::lab::nat::coming_up::{ComingUp, Patience, Step, come_up};
 use crate::lab::nat::scene::{self, Member, Scene};
+use crate::lab::nat::stun_server::StunServer;
 use crate::lab::stop::Stop;
 use crate::lab::{namespace, scratch};
 use crate::settings::WanBackend;
@@ -72,9 +73,13 @@ pub(crate) fn run(options: &Options, kinds: [Kind; 2]) -> anyhow::Result<NatRepo
         WanBackend::Xdp => "xdp",
         WanBackend::Udp => "udp",
     };
-    let wanted = scene::Options { wan, ..scene::Options::new(program, topology::PREFIX, kinds) };
+    let stun = StunServer::is_installed();
+    let wanted = scene::Options { wan, stun, ..scene::Options::new(program, topology::PREFIX, kinds) };
     let mut scene = Scene::new(wanted)?;
     let [a, b] = kinds;
+    if !stun {
+        progress.done("no STUN server (turnserver of the package coturn): a symmetric NAT is not found out to be one");
+    }
     progress.done(&format!("site a behind {a}, site b behind {b}; neither knows an address of the other"));
     progress.step("starting gateways");
     let link = come_up(&mut scene, PATIENCE, &stop, |step| progress.done(&said(step)))?;

@@ -19,6 +19,13 @@ pub struct StunServer {
 }
 
 impl StunServer {
+    /// Whether the program is on this machine.
+    #[must_use]
+    pub fn is_installed() -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|directory| directory.join("turnserver").is_file())
+    }
+
     /// Starts it on both addresses of a server, and waits until it answers.
     ///
     /// # Errors
