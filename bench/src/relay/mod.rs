@@ -9,8 +9,10 @@
 //!    more than it can do.
 //! 3. Program and thread in turn; ratios within each turn, medians over all.
 //!
-//! The frames are transport data of the shortest length that carries a stamp, 64 bytes of IP packet, or of another size. They
-//! are made and counted by XDP programs, so that hosts cost next to nothing; all of it shares the machine's cores.
+//! The frames are one flow of transport data: of 64 bytes of IP packet, the shortest that carries a stamp, of another size, or
+//! of the mix. Equal sizes are the thread's best case, as the kernel joins such a flow's datagrams (UDP_GRO) and cuts them
+//! again; of the mix it joins next to none. Frames are made and counted by XDP programs, so that hosts cost next to nothing;
+//! all of it shares the machine's cores.
 //!
 //! Enters: how often. Leaves: a table, or JSON. Never does: touch a network interface of the machine itself.
 
@@ -37,15 +39,15 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=101))]
     rounds: u16,
     /// Seconds of each step of the ladder
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.4)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.25)]
     seconds: f64,
     /// Print JSON in place of the table
     #[arg(long)]
     json: bool,
 }
 
-/// Packets a second that are offered, one after the other, until more brings less.
-const LADDER: [f64; 10] = [1e5, 2e5, 3e5, 4e5, 6e5, 8e5, 1.1e6, 1.5e6, 2e6, 3e6];
+/// Packets a second that are offered, one after the other.
+const LADDER: [f64; 9] = [2e5, 3e5, 4e5, 6e5, 8e5, 1.1e6, 1.5e6, 2.2e6, 3e6];
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -102,19 +104,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The most that arrives over the ladder, which ends once two steps in a row have brought less.
+/// The most that arrives over the ladder: all of it, as a step that somebody else disturbed says nothing of the next one.
 fn climb(mut trial: impl FnMut(f64) -> anyhow::Result<Outcome>) -> anyhow::Result<Outcome> {
     let mut best = trial(LADDER[0])?;
-    let mut worse = 0;
     for rate in &LADDER[1..] {
         let outcome = trial(*rate)?;
         if outcome.received_pps > best.received_pps {
-            (best, worse) = (outcome, 0);
-        } else {
-            worse += 1;
-        }
-        if worse == 2 {
-            break;
+            best = outcome;
         }
     }
     Ok(best)
@@ -146,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_ladder_ends_where_more_brings_less_and_the_most_counts() {
+    fn the_most_that_arrives_counts_not_what_arrives_of_the_most() {
         let mut asked = Vec::new();
         let best = climb(|rate| {
             asked.push(rate);
@@ -155,6 +151,6 @@ mod tests {
         })
         .expect("no trial fails");
         assert!((best.received_pps - 4e5).abs() < 1.0);
-        assert_eq!(asked.len(), 6, "{asked:?}");
+        assert_eq!(asked, LADDER);
     }
 }
