@@ -191,10 +191,11 @@ impl Control {
         let footing = Footing { hosts, routes, uplinks: others };
         let changed = footing != self.candidates.footing;
         self.candidates.footing = footing;
+        // All of them, also those that nobody is told of: what leads there leads to ourselves.
+        let own: Vec<_> = self.addresses.iter().copied().collect();
+        self.driver.endpoint.set_own_addresses(&own);
         if changed {
             tracing::debug!(hosts = self.candidates.footing.hosts.len(), "our place in the network");
-            let own: Vec<_> = self.addresses.iter().copied().collect();
-            self.driver.endpoint.set_own_addresses(&own);
         }
         changed
     }
