@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let duration = Duration::from_secs_f64(arguments.seconds.clamp(0.05, 10.0));
     let mut rounds = Vec::new();
     for _ in 0..arguments.rounds {
-        let mut best = |backend| -> anyhow::Result<Outcome> {
+        let best = |backend| -> anyhow::Result<Outcome> {
             let mut world = World::build(backend)?;
             climb(|rate| world.trial(arguments.size, rate, duration, &stop))
         };

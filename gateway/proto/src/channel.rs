@@ -12,7 +12,7 @@
 //!    to the control task, and neither write them to the lan side nor take them from there.
 //! 2. [`message`]: version, type, request number and fields. What a later version adds is skipped and counted; what is
 //!    known is parsed strictly.
-//! 3. [`discovery`]: a hello after a handshake, once or twice, and rarer for peers that never answer. A stock peer drops
+//! 3. [`discovery`]: a hello after a handshake, up to three times, and rarer for peers that never answer. A stock peer drops
 //!    it, as its source is not within the allowed IPs.
 //! 4. [`ports`] and [`alternates`]: one link sent from several source ports, so that its flows spread over the queues of
 //!    the receiving network card.

@@ -91,7 +91,8 @@ impl Member {
             self.endpoint.handle_active(now, session.peer);
         }
         if length > 0 {
-            drop(self.endpoint.handle_channel(now, session.peer, from, None, &packet[..length]));
+            // What it drops, it counts itself.
+            let _ = self.endpoint.handle_channel(now, session.peer, from, None, &packet[..length]);
         }
         if !session.is_confirmed() && session.confirm() {
             self.endpoint.handle_confirmed(now, session.local_index);

@@ -1,7 +1,7 @@
 //! Whether a peer speaks the channel.
 //!
 //! Enters: sessions that begin, hellos, time. Leaves: when to say hello. Never does: wake a link that is idle: it only
-//! speaks when a session has just begun, twice at most, and ever more seldom to peers that do not answer.
+//! speaks when a session has just begun, three times at most, and ever more seldom to peers that do not answer.
 //!
 //! The side that began the session says hello, the other answers; so every session tells both what the other can do.
 //! The other side speaks first only when no hello has come for a while: the peer may not know the channel, or have given
@@ -16,8 +16,12 @@ use crate::session::Role;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Hellos in one session.
-const TRIES: u32 = 2;
+/// How long the first one may: all that finds paths waits for it, and a datagram that is lost says nothing of the peer.
+const FIRST_ANSWER_WITHIN: Duration = Duration::from_millis(250);
+/// Hellos in one session, to a peer that may speak the channel.
+const TRIES: u32 = 3;
+/// Hellos in one session, to a peer that has left some without an answer.
+const TRIES_SILENT: u32 = 2;
 /// The most sessions that go by between two with a hello.
 const SKIPPED_MAX: u32 = 31;
 
@@ -78,9 +82,9 @@ impl Discovery {
     /// What is due at this time.
     pub(crate) fn run(&mut self, now: Instant) -> Option<Due> {
         self.due.filter(|due| *due <= now)?;
-        if self.tries < TRIES {
+        if self.tries < if self.silent == 0 { TRIES } else { TRIES_SILENT } {
             self.tries += 1;
-            self.due = Some(now + ANSWER_WITHIN);
+            self.due = Some(now + if self.tries == 1 { FIRST_ANSWER_WITHIN } else { ANSWER_WITHIN });
             return Some(Due::Say);
         }
         (self.due, self.known) = (None, None);

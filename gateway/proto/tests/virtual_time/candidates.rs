@@ -68,5 +68,5 @@ fn a_stock_peer_is_told_nothing_of_paths() {
     world.send(0, 1);
     world.run_for(Duration::from_secs(20));
     assert!(world.sides[0].endpoint.peer(world.sides[0].peer).is_some_and(|peer| peer.paths.is_none()));
-    assert!(world.sides[0].sent_of(6).len() <= 2, "hellos alone");
+    assert!(world.sides[0].sent_of(6).len() <= 3, "hellos alone");
 }

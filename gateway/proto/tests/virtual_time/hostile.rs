@@ -18,7 +18,6 @@ const US: usize = 0;
 const LIAR: usize = 1;
 const SOUGHT: usize = 2;
 
-const OBSERVED: u8 = 5;
 const PURPOSE: u8 = 7;
 const DELAY: u8 = 8;
 const GENERATION: u8 = 9;

@@ -100,13 +100,13 @@ fn a_stock_peer_sees_one_port_and_ever_fewer_hellos() {
     let stock = PeerConfig { without_channel: true, ..PeerConfig::default() };
     let mut world = World::with(64, [PeerConfig::default(), stock]);
     flood(&mut world, 0, secs(5));
-    assert_eq!(world.sides[0].sent_of(6).len(), 1);
+    assert_eq!(world.sides[0].sent_of(6).len(), 2, "one, and another as the first may have been lost");
     for number in 0..3600 {
         world.send(0, 100_000 + number);
         world.run_for(secs(1));
     }
     let hellos = world.sides[0].sent_of(6);
-    assert!(hellos.len() <= 10, "{} hellos in an hour of thirty sessions", hellos.len());
+    assert!(hellos.len() <= 11, "{} hellos in an hour of thirty sessions", hellos.len());
     assert_eq!(world.sides[0].slots[1..].iter().sum::<u64>(), 0);
     assert_eq!((view(&world, 0).features, world.sides[1].sent_of(6).len()), (None, 0));
 }
