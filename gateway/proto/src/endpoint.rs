@@ -5,6 +5,7 @@
 
 mod activity;
 mod bindings;
+mod candidates;
 mod channel;
 mod configure;
 mod introduce;

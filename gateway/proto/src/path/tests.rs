@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::DropReason;
 use crate::candidate::Nat;
 
 const fn ms(ms: u64) -> Duration {
