@@ -23,7 +23,12 @@ fn started(lab: &Lab, sites: &Sites, wan: Wan, outside: Outside) -> (Gateway, Ga
 fn roams(wan: Wan) {
     let Some(lab) = Lab::open() else { return };
     let sites = Sites::build(&lab);
-    let (left, right) = started(&lab, &sites, wan, Outside::V4);
+    // As stock peers roam: without the channel there is no other path that is known.
+    let (mut left, mut right) = sites.gateways(&lab, Program::Up(wan), Program::Up(wan), Outside::V4);
+    for gateway in [&mut left, &mut right] {
+        gateway.keys_of_last_peer = "extensions = false\n".to_owned();
+        gateway.start();
+    }
     let echo = Echo::start(&sites.b, tunnel_v4(2));
     let flow = Flow::start(&sites.a, &echo, PACE);
     flow.goes_on("traffic before the move", SOON);
