@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 }
 
 /// Packets a second that are offered, one after the other.
-const LADDER: [f64; 9] = [2e5, 3e5, 4e5, 6e5, 8e5, 1.1e6, 1.5e6, 2.2e6, 3e6];
+const LADDER: [f64; 12] = [2e5, 3e5, 4e5, 6e5, 8e5, 1.1e6, 1.5e6, 2.2e6, 3e6, 4e6, 5e6, 6e6];
 
 #[derive(Debug, Serialize)]
 struct Report {
