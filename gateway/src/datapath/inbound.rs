@@ -183,6 +183,10 @@ impl<W: Wan, L: Lan> Lane<W, L> {
             let Place::From(index, origin) = run.place else { continue };
             let Some(session) = staged_with.session(index) else { unreachable!("a snapshot keeps what it had") };
             let (kept, newest) = commit(session, of_run);
+            // Before what it says is reported: an answer cannot be sealed with a session that waits for confirmation.
+            if kept != 0 && session.confirm() && !self.report(Report::Confirmed(session.local_index)) {
+                self.owed.push(session.local_index);
+            }
             let mut account = Account::default();
             let mut sender = Sender { accepted: None, mtu: narrow_mtu(session.peer, tables) };
             for (i, (frame, note)) in packets.by_ref().take(run.packets).enumerate() {
@@ -222,9 +226,6 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         {
             // Unsaid, so that the next burst says it again.
             session.shared.take_active();
-        }
-        if session.confirm() && !self.report(Report::Confirmed(session.local_index)) {
-            self.owed.push(session.local_index);
         }
         let Some(entry) = tables.peer(session.peer) else { return };
         if let Some(alternates) = &entry.alternates
