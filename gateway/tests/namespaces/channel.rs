@@ -122,7 +122,8 @@ fn spreads(a: Wan, b: Wan) {
     let (before, lanes_before) = (flows.counts(), received_by_lane(&right));
     let ports = source_ports(if b == Wan::Xdp { &sites.a } else { &sites.net }, A, B, Duration::from_secs(3));
     let (after, lanes_after) = (flows.counts(), received_by_lane(&right));
-    assert_eq!(ports.len(), 1 + BESIDE, "{ports:?}");
+    // One that just lost packets to a busy machine is left alone for a while.
+    assert!((BESIDE..=1 + BESIDE).contains(&ports.len()), "{ports:?}");
     // Every port is probed; flows have come to many of them.
     assert!(ports.values().filter(|packets| **packets > 50).count() >= BESIDE / 2, "{ports:?}");
     let lanes: Vec<u64> = lanes_after.iter().zip(&lanes_before).map(|(after, before)| after - before).collect();
