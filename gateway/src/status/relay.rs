@@ -15,6 +15,9 @@ pub struct RelayStatus {
     pub ports: [u16; 2],
     /// Million bits a second that each end may send; 0 for no limit.
     pub rate_mbps: u32,
+    /// Pairs of peers that there are ports and numbers for.
+    #[serde(default)]
+    pub allocations_max: u32,
     /// Where the XDP program relays.
     pub interfaces: Vec<RelayInterfaceStatus>,
     /// What the XDP program has forwarded since the start.

@@ -8,6 +8,8 @@ mod families;
 pub mod http;
 mod paths;
 mod relay;
+#[cfg(test)]
+mod shown;
 
 use std::os::fd::AsFd as _;
 
@@ -259,7 +261,7 @@ mod tests {
         WanStatus,
     };
 
-    fn status() -> Status {
+    pub(super) fn status() -> Status {
         Status {
             version: "0.1.0".to_owned(),
             pid: 1,
@@ -352,6 +354,7 @@ mod tests {
             reason: "configured".to_owned(),
             ports: [51_900, 52_155],
             rate_mbps: 1000,
+            allocations_max: 128,
             interfaces: Vec::new(),
             xdp: counters(40),
             user: counters(2),
@@ -427,6 +430,9 @@ mod tests {
             "landbridge_xsk_rx_ring_full_total{device=\"lb0\",interface=\"eth1\",queue=\"3\"} 8",
             "landbridge_channel_messages_total{device=\"lb0\",direction=\"tx\"} 6",
             "landbridge_relay_allocations{device=\"lb0\",kind=\"link\"} 1",
+            "landbridge_relay_allocations_max{device=\"lb0\"} 128",
+            "landbridge_relay_xdp{device=\"lb0\"} 1",
+            "landbridge_relay_rate_bits_per_second{device=\"lb0\"} 1000000000",
             "landbridge_relay_bound_ends{device=\"lb0\"} 1",
             "landbridge_relay_packets_total{device=\"lb0\",backend=\"xdp\"} 40",
             "landbridge_relay_limited_packets_total{device=\"lb0\",backend=\"user\"} 1",

@@ -86,8 +86,6 @@ pub(super) fn gateway(families: &mut Families, status: &Status) {
     for (name, help, value) in counters {
         families.add(name, help, MetricType::COUNTER, &[device], value as f64);
     }
-    let help = "Allocations as a relay at present.";
-    families.add("landbridge_relay_allocations", help, MetricType::GAUGE, &[device], place.relay_allocations as f64);
 }
 
 /// How many there are of each kind and state; a kind that there is none of is known and zero.

@@ -19,6 +19,18 @@ pub(super) fn relay(families: &mut Families, status: &Status) {
             count as f64,
         );
     }
+    let is_program = f64::from(u8::from(relay.backend == "xdp"));
+    for (name, help, value) in [
+        ("allocations_max", "Pairs of peers that there are ports and numbers for.", f64::from(relay.allocations_max)),
+        ("xdp", "1 while the XDP program relays, with the thread beside it; 0 for the thread alone.", is_program),
+        (
+            "rate_bits_per_second",
+            "Bits a second that each end may send; 0 for no limit.",
+            f64::from(relay.rate_mbps) * 1e6,
+        ),
+    ] {
+        families.add(&format!("landbridge_relay_{name}"), help, MetricType::GAUGE, &[("device", device)], value);
+    }
     let ends = relay.allocations.iter().flat_map(|allocation| &allocation.ends);
     families.add(
         "landbridge_relay_bound_ends",

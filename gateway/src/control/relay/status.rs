@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use landbridge_ebpf_common::RELAY_ENDS;
+
 use super::table::{End, Id, Relays, add};
 use crate::control::driver::Driver;
 use crate::control::paths::Network;
@@ -39,6 +41,7 @@ impl<N: Network> Driver<N> {
             reason: egress.describe(),
             ports: [settings.ports.first, settings.ports.last],
             rate_mbps: settings.rate_mbps,
+            allocations_max: u32::from(settings.ports.count() / 2).min(RELAY_ENDS / 2),
             interfaces: interfaces.collect(),
             allocations,
             xdp: counters(totals[0]),
