@@ -136,7 +136,10 @@ fn spreads(a: Wan, b: Wan) {
     // Nothing of this is roaming, or seen on the way back.
     assert!(right.show("endpoints").ends_with(&format!(":{PORT}")));
     assert_eq!(left.last_handshake(), handshake);
-    assert_eq!(extensions(&right).map(|known| (known.ports_in, known.ports_out)), Some((1 + BESIDE, 1)));
+    // A port that lost its probes to a busy machine is taken again.
+    eventually("all ports known to the receiver, which uses none itself", SPREAD, || {
+        extensions(&right).filter(|known| (known.ports_in, known.ports_out) == (1 + BESIDE, 1)).map(drop)
+    });
     drop((early, flows));
     eventually("the main port alone on an idle link", Duration::from_secs(25), || {
         extensions(&left).filter(|known| known.ports_out == 1).map(drop)
