@@ -1,4 +1,5 @@
-//! `landbridge_steer`: the XDP program that takes packets off the wire which the lanes handle.
+//! `landbridge_steer`: the XDP program that takes packets off the wire which the lanes handle; `landbridge_steer_long`: the
+//! same for interfaces whose frames may lie in several buffers, which takes Linux 5.18.
 //!
 //! Enters: every frame that an interface of ours receives. Leaves: on a wan interface transport data of live
 //! sessions, on a lan interface packets for networks behind peers, to the AF_XDP socket of their queue;
@@ -12,6 +13,9 @@
 //! 5. [`redirect`]: the socket bound to this interface and queue.
 //! 6. [`action`]: the one place where an outcome becomes an XDP action.
 //!
+//! Of a frame in several buffers the program sees the first, in which all headers lie that it reads; those behind it are the
+//! kernel's to read. How long the whole is, the kernel says.
+//!
 //! An interface may have both roles: what is for one of our addresses is asked of the wan role, all else of the lan's.
 
 #![no_std]
@@ -24,6 +28,7 @@ mod relay;
 mod wan;
 
 use aya_ebpf::bindings::xdp_action;
+use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use landbridge_ebpf_common::{Config, Interface, QUEUES_PER_INTERFACE, ROLE_LAN, ROLE_WAN, Verdict};
@@ -38,7 +43,18 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 /// The program.
 #[xdp]
 pub fn landbridge_steer(ctx: XdpContext) -> u32 {
-    let verdict = steer(&ctx);
+    run::<false>(&ctx)
+}
+
+/// The program, of frames in several buffers, too.
+#[xdp(frags)]
+pub fn landbridge_steer_long(ctx: XdpContext) -> u32 {
+    run::<true>(&ctx)
+}
+
+#[inline(always)]
+fn run<const LONG: bool>(ctx: &XdpContext) -> u32 {
+    let verdict = steer::<LONG>(ctx);
     maps::count(verdict);
     action(verdict)
 }
@@ -84,17 +100,24 @@ fn action(verdict: Verdict) -> u32 {
 }
 
 #[inline(always)]
-fn steer(ctx: &XdpContext) -> Verdict {
+fn steer<const LONG: bool>(ctx: &XdpContext) -> Verdict {
     let Some(config) = maps::config() else { return Verdict::Disabled };
     if config.enabled == 0 {
         return Verdict::Disabled;
     }
     // Where there is no lan, what an interface is to us matters only once a packet is taken, which few are.
     let interface = if config.lans != 0 { interface(ctx) } else { None };
-    match select(ctx, interface, config) {
+    match select::<LONG>(ctx, interface, config) {
         Ok(taken) => redirect(ctx, interface, taken),
         Err(verdict) => verdict,
     }
+}
+
+/// Bytes of a frame in all its buffers.
+#[inline(always)]
+fn frame_len(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { generated::bpf_xdp_get_buff_len(ctx.ctx) as u32 }
 }
 
 /// What the interface is to us that the packet came in by.
@@ -105,16 +128,24 @@ fn interface(ctx: &XdpContext) -> Option<&'static Interface> {
 
 /// Which role takes the packet for a socket; else the verdict that ends the matter.
 #[inline(always)]
-fn select(ctx: &XdpContext, interface: Option<&Interface>, config: &Config) -> Result<Verdict, Verdict> {
+fn select<const LONG: bool>(
+    ctx: &XdpContext,
+    interface: Option<&Interface>,
+    config: &Config,
+) -> Result<Verdict, Verdict> {
     let frame = parse::frame(Cursor::new(ctx.data(), ctx.data_end()))?;
+    let whole = if LONG { Some(frame_len(ctx).saturating_sub(frame.header_len)) } else { None };
     match frame.kind {
         parse::IPV4 => {
-            let packet = V4::parse(frame.body)?;
+            let packet = V4::parse(frame.body, whole)?;
             match of_lan(interface, || maps::is_local(&packet.destination_key())) {
                 Some(interface) => lan::v4(&packet, &frame, interface, config).map(|()| Verdict::LanRedirected),
                 None => {
                     let datagram = udp::v4(&packet)?;
                     if relay::has_port(datagram.port, config) {
+                        if LONG && !datagram.is_in_one_buffer() {
+                            return Err(Verdict::RelayTooLong);
+                        }
                         return Err(relay::v4(ctx, &frame, &packet, &datagram, config));
                     }
                     wan::select(&datagram, config).map(|()| Verdict::Redirected)
@@ -122,12 +153,15 @@ fn select(ctx: &XdpContext, interface: Option<&Interface>, config: &Config) -> R
             }
         }
         parse::IPV6 => {
-            let packet = V6::parse(frame.body)?;
+            let packet = V6::parse(frame.body, whole)?;
             match of_lan(interface, || maps::is_local(&packet.destination_key())) {
                 Some(interface) => lan::v6(&packet, &frame, interface, config).map(|()| Verdict::LanRedirected),
                 None => {
                     let datagram = udp::v6(&packet)?;
                     if relay::has_port(datagram.port, config) {
+                        if LONG && !datagram.is_in_one_buffer() {
+                            return Err(Verdict::RelayTooLong);
+                        }
                         return Err(relay::v6(ctx, &frame, &packet, &datagram, config));
                     }
                     wan::select(&datagram, config).map(|()| Verdict::Redirected)

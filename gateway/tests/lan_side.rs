@@ -40,8 +40,9 @@ const VLAN: u16 = 7;
 const ETH_P_ALL: u16 = 0x0003_u16.to_be();
 
 fn ring(if_index: u32, memory: &Memory) -> Xsk {
-    let (copy, busy_poll) = (true, None);
-    let config = XskConfig { if_index, queue: 0, rx_ring: 256, tx_ring: 256, fill_ring: 256, copy, busy_poll };
+    let (copy, multi_buffer, busy_poll) = (true, false, None);
+    let (queue, rx_ring, tx_ring, fill_ring) = (0, 256, 256, 256);
+    let config = XskConfig { if_index, queue, rx_ring, tx_ring, fill_ring, copy, multi_buffer, busy_poll };
     Xsk::open(&config, memory).unwrap()
 }
 

@@ -164,6 +164,7 @@ fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket)
         tx_ring: 1024,
         fill_ring: 2048,
         copy: false,
+        multi_buffer: false,
         busy_poll: None,
     };
     let config = |(lane, (socket, queue))| LaneConfig {

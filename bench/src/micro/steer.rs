@@ -99,6 +99,7 @@ fn socket() -> anyhow::Result<Xsk> {
         tx_ring: 64,
         fill_ring: 64,
         copy: true,
+        multi_buffer: false,
         busy_poll: None,
     };
     Xsk::open(&rings, &memory).context("an AF_XDP socket")

@@ -67,8 +67,8 @@ pub const ROUTE_ELSEWHERE: u32 = 2;
 pub const ROLE_WAN: u32 = 1;
 /// An interface that receives packets for networks behind peers.
 pub const ROLE_LAN: u32 = 2;
-/// Bytes of the longest IP packet that is taken, whatever [`Config::packet_len_max`] says: a frame of packet memory is
-/// a page at most, less the 256 bytes that the kernel keeps in front. The constant is also what shows an older verifier
+/// Bytes of the longest IP packet that is taken in one buffer, whatever [`Config::packet_len_max`] says: a frame of packet
+/// memory is a page at most, less the 256 bytes that the kernel keeps in front. The constant is also what shows an older verifier
 /// (Linux 6.1) that a length read in network order is bounded: it loses track where the bytes are swapped.
 pub const PACKET_LEN_MAX: u16 = 4096 - 256;
 /// Of the relay: frames leave as they are, so that a partial checksum, which nobody would finish, is replaced by "none".

@@ -67,7 +67,7 @@ pub enum Verdict {
     RelayLimited = 29,
     /// To be relayed, but its way ends here.
     RelayHopLimit = 30,
-    /// To be relayed, but longer than the way onwards allows: the kernel fragments it.
+    /// To be relayed, but longer than the way onwards allows, or in several buffers: the kernel fragments or forwards it.
     RelayTooLong = 31,
     /// To be relayed, but the next hop's hardware address is not known: the kernel asks for it.
     RelayNoNeighbour = 32,

@@ -22,6 +22,8 @@ pub(crate) struct Frame {
     pub(crate) vlan: u16,
     /// The type of what is inside the tags.
     pub(crate) kind: [u8; 2],
+    /// Bytes of the header with its tags.
+    pub(crate) header_len: u32,
     /// Behind the tags.
     pub(crate) body: Cursor,
 }
@@ -36,11 +38,13 @@ pub(crate) fn frame(mut cursor: Cursor) -> Result<Frame, Verdict> {
     let [.., high, low] = *cursor.take::<14>()?;
     let mut kind = [high, low];
     let mut vlan = 0;
+    let mut header_len = 14;
     for position in 0..TAGS_MAX {
         if !TAGS.contains(&kind) {
             break;
         }
         let [id_high, id_low, high, low] = *cursor.take::<4>()?;
+        header_len += 4;
         let id = u16::from_be_bytes([id_high & VLAN_MASK, id_low]);
         vlan = if position == 0 && kind == VLAN && id != 0 { id } else { VLAN_NONE };
         kind = [high, low];
@@ -48,5 +52,5 @@ pub(crate) fn frame(mut cursor: Cursor) -> Result<Frame, Verdict> {
     if TAGS.contains(&kind) {
         return Err(Verdict::TooManyTags);
     }
-    Ok(Frame { destination, vlan, kind, body: cursor })
+    Ok(Frame { destination, vlan, kind, header_len, body: cursor })
 }

@@ -39,9 +39,22 @@ pub(crate) struct V6 {
     pub(crate) body: Cursor,
 }
 
+/// That the frame has `len` bytes from the packet on: `whole`, in several buffers, or what this one has.
+#[inline(always)]
+fn holds(cursor: &Cursor, len: u32, whole: Option<u32>) -> Result<(), Verdict> {
+    match whole {
+        Some(bytes) if len > bytes => Err(Verdict::Truncated),
+        Some(_) => Ok(()),
+        // What is longer than a buffer is not here, and the verifier wants to see that the place is near.
+        None if len > u32::from(PACKET_LEN_MAX) => Err(Verdict::TooLong),
+        None => cursor.holds(len),
+    }
+}
+
 impl V4 {
+    /// `whole`: bytes of the frame from the packet on, where it may have several buffers.
     #[inline(always)]
-    pub(crate) fn parse(mut cursor: Cursor) -> Result<Self, Verdict> {
+    pub(crate) fn parse(mut cursor: Cursor, whole: Option<u32>) -> Result<Self, Verdict> {
         let header = cursor.peek::<20>()?;
         let [version_and_length, _, len_high, len_low, _, _, fragment_high, fragment_low, ttl, protocol, ..] = *header;
         let header_len = u32::from(version_and_length & 0x0f) * 4;
@@ -49,10 +62,7 @@ impl V4 {
         if version_and_length >> 4 != 4 || header_len < V4_LEN_MIN || len < header_len {
             return Err(Verdict::Malformed);
         }
-        if len > u32::from(PACKET_LEN_MAX) {
-            return Err(Verdict::TooLong);
-        }
-        cursor.holds(len)?;
+        holds(&cursor, len, whole)?;
         let fragment = fragment_high & 0x3f != 0 || fragment_low != 0;
         let source = cursor.peek_at::<12, 4>()?;
         let destination = cursor.peek_at::<16, 4>()?;
@@ -74,8 +84,9 @@ impl V4 {
 }
 
 impl V6 {
+    /// `whole`: as for [`V4::parse`].
     #[inline(always)]
-    pub(crate) fn parse(mut cursor: Cursor) -> Result<Self, Verdict> {
+    pub(crate) fn parse(mut cursor: Cursor, whole: Option<u32>) -> Result<Self, Verdict> {
         let [version, _, _, _, len_high, len_low, next, hop_limit, ..] = *cursor.peek::<40>()?;
         let payload_len = u32::from(u16::from_be_bytes([len_high, len_low]));
         if version >> 4 != 6 {
@@ -83,11 +94,8 @@ impl V6 {
         }
         let source = cursor.peek_at::<8, 16>()?;
         let destination = cursor.peek_at::<24, 16>()?;
-        if payload_len > u32::from(PACKET_LEN_MAX) - V6_LEN {
-            return Err(Verdict::TooLong);
-        }
         let len = V6_LEN + payload_len;
-        cursor.holds(len)?;
+        holds(&cursor, len, whole)?;
         cursor.skip(V6_LEN);
         Ok(Self { source, destination, len, hop_limit, next, body: cursor })
     }

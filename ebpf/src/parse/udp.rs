@@ -3,7 +3,7 @@
 //! Enters: an IP packet. Leaves: where the datagram goes and how long it is, or the verdict that ends the matter. Never
 //! does: look at a checksum (the AEAD answers for the content).
 
-use landbridge_ebpf_common::{AddressKey, Verdict};
+use landbridge_ebpf_common::{AddressKey, PACKET_LEN_MAX, Verdict};
 
 use super::cursor::Cursor;
 use super::ip::{V4, V6};
@@ -32,6 +32,14 @@ pub(crate) struct Datagram {
     /// Bytes behind the UDP header.
     pub(crate) payload_len: u32,
     pub(crate) payload: Cursor,
+}
+
+impl Datagram {
+    /// Whether its last byte lies in the buffer of its first.
+    #[inline(always)]
+    pub(crate) fn is_in_one_buffer(&self) -> bool {
+        self.payload_len <= u32::from(PACKET_LEN_MAX) && self.payload.holds(self.payload_len).is_ok()
+    }
 }
 
 /// The datagram in an IPv4 packet.

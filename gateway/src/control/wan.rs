@@ -81,6 +81,7 @@ fn ring(wan: &Wan, if_index: u32, queue: u32) -> XskConfig {
         tx_ring: entries,
         fill_ring: entries,
         copy: wan.copy,
+        multi_buffer: false,
         busy_poll: wan.busy_poll,
     }
 }

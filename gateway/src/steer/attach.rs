@@ -89,7 +89,7 @@ impl Steer {
             return Ok(attached.clone());
         }
         refuse_occupied(if_index, name)?;
-        let xdp = program(&mut self.ebpf)?;
+        let xdp = program(&mut self.ebpf, self.program)?;
         let (link, attached) = match mode {
             XdpMode::Native => (attach(xdp, if_index, name, Mode::Native)?, Attached::plain(Mode::Native)),
             XdpMode::Generic => (attach(xdp, if_index, name, Mode::Generic)?, Attached::plain(Mode::Generic)),
@@ -119,7 +119,7 @@ impl Steer {
     /// What the kernel said.
     pub fn detach(&mut self, if_index: u32) -> Result<(), SteerError> {
         let Some((link, _)) = self.links.remove(&if_index) else { return Ok(()) };
-        program(&mut self.ebpf)?.detach(link).map_err(error::program)
+        program(&mut self.ebpf, self.program)?.detach(link).map_err(error::program)
     }
 }
 

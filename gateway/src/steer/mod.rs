@@ -56,6 +56,8 @@ static OBJECT: &[u8] =
 
 /// The program's name in the object and in the kernel.
 pub const PROGRAM: &str = "landbridge_steer";
+/// Its other form, for frames in several buffers (`xdp.frags`, Linux 5.18).
+pub const PROGRAM_LONG: &str = "landbridge_steer_long";
 
 // Both sides of the session map mean the same slots.
 const _: () = assert!(ReceiverIndex::SLOTS == common::SESSION_SLOTS as usize);
@@ -63,6 +65,8 @@ const _: () = assert!(ReceiverIndex::SLOTS == common::SESSION_SLOTS as usize);
 /// The loaded program. Dropping it detaches and unloads.
 pub struct Steer {
     ebpf: Ebpf,
+    /// Which form of the program is loaded.
+    program: &'static str,
     /// The kernel's number of the program.
     program_id: u32,
     config: Array<MapData, Config>,
@@ -108,17 +112,26 @@ impl Steer {
     /// # Errors
     /// A missing capability or kernel option, or what the verifier said.
     pub fn load() -> Result<Self, SteerError> {
-        Self::load_object(OBJECT)
+        Self::load_object(OBJECT, PROGRAM)
     }
 
-    /// [`Steer::load`] with another build of the object.
+    /// Loads the form of the program that may be attached to interfaces whose frames lie in several buffers: those of a
+    /// large MTU. It takes Linux 5.18.
     ///
     /// # Errors
-    /// As [`Steer::load`], and an object that is not this program.
-    pub fn load_object(object: &[u8]) -> Result<Self, SteerError> {
+    /// As [`Steer::load`].
+    pub fn load_long() -> Result<Self, SteerError> {
+        Self::load_object(OBJECT, PROGRAM_LONG)
+    }
+
+    /// [`Steer::load`] with another build of the object, and the form that is named.
+    ///
+    /// # Errors
+    /// As [`Steer::load`], and an object without this program.
+    pub fn load_object(object: &[u8], name: &'static str) -> Result<Self, SteerError> {
         // The program relocates against no kernel type; parsing the kernel's BTF would only leave 25 MB behind.
         let mut ebpf = EbpfLoader::new().btf(None).load(object).map_err(error::load)?;
-        let program = program(&mut ebpf)?;
+        let program = program(&mut ebpf, name)?;
         program.load().map_err(error::program)?;
         let program_id = program.info().map_err(error::program)?.id();
         error::warn_without_jit();
@@ -139,6 +152,7 @@ impl Steer {
             relay_egress: take(&mut ebpf, map::RELAY_EGRESS).and_then(|m| m.try_into().map_err(error::object))?,
             relay: relay::RelayPlan::default(),
             ebpf,
+            program: name,
             program_id,
             present: BTreeSet::new(),
             places: BTreeMap::new(),
@@ -146,11 +160,18 @@ impl Steer {
         })
     }
 
+    /// Whether this is the form for frames in several buffers.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.program == PROGRAM_LONG
+    }
+
     /// Leaves IP packets longer than this to the kernel, from the next [`Steer::set_port`] on: the sockets' frames
     /// hold no more, and what is redirected and does not fit is lost. Beyond a page less headroom, which is also what
-    /// holds before, nothing is taken anyway.
+    /// holds before, nothing is taken anyway, unless the form for several buffers is loaded.
     pub fn set_packet_len_max(&mut self, bytes: usize) {
-        self.packet_len_max = u16::try_from(bytes).unwrap_or(u16::MAX).min(common::PACKET_LEN_MAX);
+        let most = if self.is_long() { u16::MAX } else { common::PACKET_LEN_MAX };
+        self.packet_len_max = u16::try_from(bytes).unwrap_or(u16::MAX).min(most);
     }
 
     /// Leaves packets of a lan that are longer than the tunnel's MTU to the kernel, which fragments them or answers
@@ -293,12 +314,12 @@ impl Steer {
     /// # Errors
     /// An object without it.
     pub fn program(&mut self) -> Result<&mut Xdp, SteerError> {
-        program(&mut self.ebpf)
+        program(&mut self.ebpf, self.program)
     }
 }
 
-fn program(ebpf: &mut Ebpf) -> Result<&mut Xdp, SteerError> {
-    let program = ebpf.program_mut(PROGRAM).ok_or(SteerError::Object { missing: PROGRAM })?;
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, SteerError> {
+    let program = ebpf.program_mut(name).ok_or(SteerError::Object { missing: name })?;
     program.try_into().map_err(|error: ProgramError| error::program(error))
 }
 

@@ -97,8 +97,9 @@ impl Side {
     fn new(steered: bool) -> Self {
         let (memory, pool) = memory();
         let if_index = steer::interface_by_name("wan").unwrap().index;
-        let (copy, busy_poll) = (false, None);
-        let config = XskConfig { if_index, queue: 0, rx_ring: 512, tx_ring: 256, fill_ring: 512, copy, busy_poll };
+        let (copy, multi_buffer, busy_poll) = (false, false, None);
+        let (queue, rx_ring, tx_ring, fill_ring) = (0, 512, 256, 512);
+        let config = XskConfig { if_index, queue, rx_ring, tx_ring, fill_ring, copy, multi_buffer, busy_poll };
         let ring = Xsk::open(&config, &memory).unwrap();
         let fd = ring.as_fd().try_clone_to_owned().unwrap();
         let wan =

@@ -151,7 +151,16 @@ fn kill_9_leaves_nothing_attached() {
 const MEMORY: MemoryConfig = MemoryConfig { frames: 256, frame_size: 2048, jumbo_frames: 0, huge_pages: false };
 
 fn open(if_index: u32, queue: u32, memory: &Memory) -> Xsk {
-    let config = XskConfig { if_index, queue, rx_ring: 64, tx_ring: 64, fill_ring: 64, copy: true, busy_poll: None };
+    let config = XskConfig {
+        if_index,
+        queue,
+        rx_ring: 64,
+        tx_ring: 64,
+        fill_ring: 64,
+        copy: true,
+        multi_buffer: false,
+        busy_poll: None,
+    };
     Xsk::open(&config, memory).expect("an AF_XDP socket")
 }
 

@@ -31,8 +31,12 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new() -> Self {
-        let mut steer = load();
-        steer.set_packet_len_max(LONGEST);
+        Self::with(load(), LONGEST)
+    }
+
+    /// The same of one that was loaded, whose sockets take packets up to `longest`.
+    pub(crate) fn with(mut steer: Steer, longest: usize) -> Self {
+        steer.set_packet_len_max(longest);
         steer.set_port(PORT).expect("a port");
         steer.set_addresses(&[OURS_4.into(), OURS_6.into()]).expect("addresses");
         steer.insert_session(ReceiverIndex(LIVE)).expect("a session");

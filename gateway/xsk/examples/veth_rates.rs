@@ -18,8 +18,16 @@ const RUN: Duration = Duration::from_secs(2);
 
 fn open(name: &str, memory: &Memory) -> Xsk {
     let if_index = if_index(name);
-    let config =
-        XskConfig { if_index, queue: 0, rx_ring: 1024, tx_ring: 1024, fill_ring: 2048, copy: false, busy_poll: None };
+    let config = XskConfig {
+        if_index,
+        queue: 0,
+        rx_ring: 1024,
+        tx_ring: 1024,
+        fill_ring: 2048,
+        copy: false,
+        multi_buffer: false,
+        busy_poll: None,
+    };
     Xsk::open(&config, memory).expect("a socket on a veth interface")
 }
 
@@ -45,7 +53,7 @@ fn measure(len: usize, receiving: bool) {
     let (far_memory, mut far_pool) = memory();
     let mut near = open("lbe0", &near_memory);
     let mut far = open("lbe1", &far_memory);
-    let program = RedirectAll::attach(if_index("lbe1"));
+    let program = RedirectAll::attach(if_index("lbe1"), 0);
     if receiving {
         program.steer(0, &far);
     }

@@ -2,7 +2,8 @@
 //!
 //! Tried in this order, each on a fresh socket, until the kernel grants one: (1) zero-copy, on the UMEM registration of
 //! a zero-copy socket of the same memory; (2) zero-copy with a registration of its own; (3) copy mode on a copy-mode
-//! socket's registration; (4) copy mode with its own. Several registrations of one memory are allowed by the kernel and
+//! socket's registration; (4) copy mode with its own. Where packets longer than a frame are wanted (multi-buffer), all of it
+//! with that first, and only then all of it without: rings that miss packets would be no use for being quick. Several registrations of one memory are allowed by the kernel and
 //! needed where one interface can do zero-copy and the other cannot, since a registration is of one kind.
 
 use std::io;
@@ -43,15 +44,22 @@ enum Attempt {
     Own(u16),
 }
 
+/// One thing to try, and whether packets may come in several frames: a registration has that or has it not, too.
+#[derive(Debug, Clone, Copy)]
+struct Try {
+    attempt: Attempt,
+    multi_buffer: bool,
+}
+
 /// Opens a socket and binds it. `live` are the sockets bound to this memory.
 pub(crate) fn open(config: &XskConfig, control: &Control, live: &[LiveSocket]) -> io::Result<(Rings, Bound)> {
     check(config)?;
     let deadline = Instant::now() + BUSY_MAX;
     loop {
         let mut failed = None;
-        for attempt in attempts(config, live) {
-            match open_once(config, control, attempt) {
-                Ok(rings) => return granted(config, rings),
+        for Try { attempt, multi_buffer } in attempts(config, live) {
+            match open_once(config, control, attempt, multi_buffer) {
+                Ok(rings) => return granted(config, rings, multi_buffer),
                 Err(error) => failed = Some(error),
             }
         }
@@ -73,14 +81,22 @@ fn check(config: &XskConfig) -> io::Result<()> {
     Ok(())
 }
 
-fn attempts(config: &XskConfig, live: &[LiveSocket]) -> impl Iterator<Item = Attempt> {
-    let share = |zero_copy| live.iter().find(move |s| s.zero_copy == zero_copy).map(|s| Attempt::Shared(s.fd));
+fn attempts(config: &XskConfig, live: &[LiveSocket]) -> impl Iterator<Item = Try> {
     let try_zero_copy = !config.copy;
-    let zero_copy = [share(true), Some(Attempt::Own(libc::XDP_ZEROCOPY))].into_iter().filter(move |_| try_zero_copy);
-    zero_copy.chain([share(false), Some(Attempt::Own(libc::XDP_COPY))]).flatten()
+    let multi_buffer = config.multi_buffer.then_some(true);
+    multi_buffer.into_iter().chain([false]).flat_map(move |multi_buffer| {
+        let share = |zero_copy| {
+            let like = live.iter().find(|s| (s.zero_copy, s.multi_buffer) == (zero_copy, multi_buffer));
+            like.map(|s| Attempt::Shared(s.fd))
+        };
+        let zero_copy = [share(true), Some(Attempt::Own(libc::XDP_ZEROCOPY))];
+        let zero_copy = zero_copy.into_iter().filter(move |_| try_zero_copy);
+        let all = zero_copy.chain([share(false), Some(Attempt::Own(libc::XDP_COPY))]).flatten();
+        all.map(move |attempt| Try { attempt, multi_buffer })
+    })
 }
 
-fn open_once(config: &XskConfig, control: &Control, attempt: Attempt) -> io::Result<Rings> {
+fn open_once(config: &XskConfig, control: &Control, attempt: Attempt, multi_buffer: bool) -> io::Result<Rings> {
     let socket = sys::xdp_socket().map_err(|source| {
         let way_out = match source.raw_os_error() {
             Some(libc::EPERM) => Some("it takes root or CAP_NET_RAW"),
@@ -105,6 +121,7 @@ fn open_once(config: &XskConfig, control: &Control, attempt: Attempt) -> io::Res
     let rings = map(&socket, config).map_err(|e| error::at("map the rings of an AF_XDP socket", e))?;
     let (flags, shared) = match attempt {
         Attempt::Shared(fd) => (libc::XDP_SHARED_UMEM, fd.cast_unsigned()),
+        Attempt::Own(kind) if multi_buffer => (kind | libc::XDP_USE_NEED_WAKEUP | libc::XDP_USE_SG, 0),
         Attempt::Own(kind) => (kind | libc::XDP_USE_NEED_WAKEUP, 0),
     };
     let address = libc::sockaddr_xdp {
@@ -205,7 +222,7 @@ fn map_ring<T>(
 }
 
 /// Sets what can be set on a bound socket, and asks what was granted.
-fn granted(config: &XskConfig, rings: Rings) -> io::Result<(Rings, Bound)> {
+fn granted(config: &XskConfig, rings: Rings, multi_buffer: bool) -> io::Result<(Rings, Bound)> {
     let fd = rings.fd.as_fd();
     let options: libc::xdp_options = sys::xdp_option(fd, libc::XDP_OPTIONS)
         .map_err(|e| error::at("ask an AF_XDP socket whether it is zero-copy", e))?;
@@ -222,6 +239,7 @@ fn granted(config: &XskConfig, rings: Rings) -> io::Result<(Rings, Bound)> {
             .and_then(|()| sys::set_option(fd, SOL_SOCKET, libc::SO_BUSY_POLL_BUDGET, budget))
             .is_ok()
     });
-    let bound = Bound { zero_copy: options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0, need_wakeup: true, busy_poll };
+    let zero_copy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
+    let bound = Bound { zero_copy, multi_buffer, need_wakeup: true, busy_poll };
     Ok((rings, bound))
 }

@@ -50,6 +50,7 @@ pub(crate) struct LiveSocket {
     pub(crate) number: u8,
     pub(crate) fd: RawFd,
     pub(crate) zero_copy: bool,
+    pub(crate) multi_buffer: bool,
     pub(crate) if_index: u32,
     pub(crate) queue: u32,
 }

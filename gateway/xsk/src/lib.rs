@@ -7,6 +7,7 @@
 #![deny(unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 
 mod bind;
+pub mod chain;
 mod control;
 pub mod datagram;
 pub mod error;
@@ -25,6 +26,7 @@ pub mod ticks;
 pub mod tun;
 pub mod udp;
 
+pub use chain::ChainsDropped;
 pub use frame::Frame;
 pub use memory::{Memory, MemoryConfig};
 pub use pool::Pool;

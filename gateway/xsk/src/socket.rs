@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use libc::xdp_desc;
 
 use crate::bind::{self, Rings};
+use crate::chain::{self, ChainsDropped, Gather};
 use crate::control::{Handle, KernelTag, LiveSocket};
 use crate::{Burst, Frame, Memory, Pool, error, sys};
 
@@ -42,6 +43,8 @@ pub struct XskConfig {
     pub fill_ring: u32,
     /// Force copy mode (else zero-copy is tried first).
     pub copy: bool,
+    /// Ask for packets in several frames (XDP_USE_SG), of which those that are longer than one come and go.
+    pub multi_buffer: bool,
     /// Ask for busy polling with this budget (SO_PREFER_BUSY_POLL, SO_BUSY_POLL_BUDGET); `None` for off.
     pub busy_poll: Option<u32>,
 }
@@ -51,6 +54,8 @@ pub struct XskConfig {
 pub struct Bound {
     /// Zero-copy, else copy mode.
     pub zero_copy: bool,
+    /// Packets longer than a frame come and go, in jumbo frames.
+    pub multi_buffer: bool,
     /// The kernel tells when it must be woken.
     pub need_wakeup: bool,
     /// Busy polling is on.
@@ -79,6 +84,7 @@ pub struct Xsk {
     /// Frames in the fill and receive rings, and in the transmit and completion rings.
     receiving: usize,
     transmitting: usize,
+    gather: Gather,
     invalid_descriptors: u64,
     unsendable: u64,
 }
@@ -108,6 +114,7 @@ impl Xsk {
             number,
             fd: rings.fd.as_raw_fd(),
             zero_copy: bound.zero_copy,
+            multi_buffer: bound.multi_buffer,
             if_index: config.if_index,
             queue: config.queue,
         });
@@ -120,6 +127,7 @@ impl Xsk {
             number,
             receiving: 0,
             transmitting: 0,
+            gather: Gather::default(),
             invalid_descriptors: 0,
             unsendable: 0,
         })
@@ -133,12 +141,18 @@ impl Xsk {
 
     /// Moves received frames (their data is the packet from its Ethernet header on) into `burst` until it is full or
     /// none is left; refills the fill ring from `pool`. Returns how many came. Nothing is received before the first
-    /// call.
+    /// call. Packets longer than a frame come in jumbo frames, where [`Bound::multi_buffer`] was granted; those for which
+    /// there is none are dropped and counted by [`Xsk::take_chains_dropped`].
     pub fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         let before = burst.len();
         while !burst.is_full() {
             let Some(descriptor) = self.rings.receive.pop() else { break };
-            if let Some(frame) = self.received(descriptor, pool) {
+            let mut frame = self.received(descriptor, pool);
+            let more = descriptor.options & libc::XDP_PKT_CONTD != 0;
+            if more || self.gather.is_within() {
+                frame = self.gather.add(frame, more, pool);
+            }
+            if let Some(frame) = frame {
                 burst.push(frame);
             }
         }
@@ -153,13 +167,15 @@ impl Xsk {
 
     /// Moves frames from the front of `burst` into the transmit ring until it is empty or the ring is full, and
     /// reclaims what was sent into `pool`. The rest stays in `burst`. Does not wake the kernel: see [`Xsk::flush`].
-    /// Returns how many went into the ring. Frames that no ring can take (empty, jumbo, of another memory) are dropped
-    /// and counted by [`Xsk::unsendable`].
+    /// Returns how many went into the ring. A packet in a jumbo frame goes in several frames of `pool`, where
+    /// [`Bound::multi_buffer`] was granted. Frames that no ring can take (empty, longer than [`Xsk::len_max`], of another
+    /// memory) are dropped and counted by [`Xsk::unsendable`].
     pub fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         self.reclaim(Some(pool));
+        if self.bound.multi_buffer && burst.iter().any(Frame::is_jumbo) {
+            return self.transmit_long(pool, burst);
+        }
         let room = self.rings.transmit.room(burst.len() as u32) as usize;
-        let tag = KernelTag::transmit(self.number);
-        let frame_size = u64::from(self.control.frame_size());
         let mut sent = 0;
         for frame in burst.drain(..room) {
             let sendable = !frame.is_empty() && !frame.is_jumbo() && self.control.is(frame.control());
@@ -167,16 +183,71 @@ impl Xsk {
                 self.unsendable += 1;
                 continue;
             }
-            let len = frame.len() as u32;
-            let (slot, start) = frame.lend(tag);
-            let addr = u64::from(slot) * frame_size + u64::from(start);
-            let pushed = self.rings.transmit.push(xdp_desc { addr, len, options: 0 });
-            debug_assert!(pushed, "the ring had room for {room} frames");
+            self.push(frame, 0);
             sent += 1;
         }
         self.rings.transmit.publish();
-        self.transmitting += sent;
         sent
+    }
+
+    /// [`Xsk::transmit`] where packets may take several descriptors each: a packet goes into the ring whole or not at all.
+    fn transmit_long(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
+        let mut sent = 0;
+        let mut frames = std::mem::take(burst).into_iter();
+        for frame in frames.by_ref() {
+            let parts = if frame.is_jumbo() { chain::parts_of(frame.len(), pool) } else { Some(1) };
+            let ours = self.control.is(frame.control()) && pool.is_of(&self.control);
+            let Some(parts) = parts.filter(|_| ours && !frame.is_empty()) else {
+                self.unsendable += 1;
+                continue;
+            };
+            if self.rings.transmit.room(parts as u32) as usize == parts {
+                match chain::cut(frame, parts, pool) {
+                    Ok(cut) => {
+                        let last = cut.len() - 1;
+                        for (at, part) in cut.into_iter().enumerate() {
+                            self.push(part, if at < last { libc::XDP_PKT_CONTD } else { 0 });
+                        }
+                        sent += 1;
+                        continue;
+                    }
+                    Err(frame) => burst.push(frame),
+                }
+            } else {
+                burst.push(frame);
+            }
+            break;
+        }
+        burst.extend(frames);
+        self.rings.transmit.publish();
+        sent
+    }
+
+    /// Gives a frame to the transmit ring, which has room for it.
+    #[inline]
+    fn push(&mut self, frame: Frame, options: u32) {
+        let len = frame.len() as u32;
+        let (slot, start) = frame.lend(KernelTag::transmit(self.number));
+        let addr = u64::from(slot) * u64::from(self.control.frame_size()) + u64::from(start);
+        let pushed = self.rings.transmit.push(xdp_desc { addr, len, options });
+        debug_assert!(pushed, "the ring had room for it");
+        self.transmitting += 1;
+    }
+
+    /// Bytes of the longest packet that can be sent, from its Ethernet header on, in a jumbo frame where it is longer than
+    /// a small one holds.
+    #[must_use]
+    pub fn len_max(&self) -> usize {
+        match self.bound.multi_buffer {
+            true => chain::chain_len_max(self.control.frame_size()),
+            false => self.control.frame_size() as usize,
+        }
+    }
+
+    /// Received packets that were dropped as their chains could not be gathered, since the last call.
+    #[inline]
+    pub fn take_chains_dropped(&mut self) -> ChainsDropped {
+        self.gather.take_dropped()
     }
 
     /// Makes the kernel send what is in the transmit ring, where it has to be told (in copy mode: as often as it

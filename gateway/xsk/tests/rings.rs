@@ -25,6 +25,7 @@ fn config(interface: &str, queue: u32) -> XskConfig {
         tx_ring: 128,
         fill_ring: 128,
         copy: false,
+        multi_buffer: false,
         busy_poll: None,
     }
 }
@@ -50,7 +51,7 @@ impl End {
     fn open(interface: &str, queue: u32) -> Self {
         let (memory, mut pool) = memory();
         let mut socket = Xsk::open(&config(interface, queue), &memory).unwrap();
-        let program = RedirectAll::attach(if_index(interface));
+        let program = RedirectAll::attach(if_index(interface), 0);
         program.steer(queue, &socket);
         assert_eq!(socket.receive(&mut pool, &mut Burst::new()), 0);
         Self { socket, pool, memory, program }
@@ -136,7 +137,7 @@ fn frames_are_forwarded_between_two_sockets_of_one_memory_without_a_copy() {
         let mut gateway = End::open("lbx1", 0);
         let mut out = Xsk::open(&config("lbx2", 1), &gateway.memory).unwrap();
         // A program on this end, too, or veth would not hand its peer's packets to a program there.
-        let _program = RedirectAll::attach(if_index("lbx2"));
+        let _program = RedirectAll::attach(if_index("lbx2"), 0);
         // Sent from queue 1, they arrive on queue 1.
         let mut sink_queue = Xsk::open(&config("lbx3", 1), &sink.memory).unwrap();
         sink.program.steer(1, &sink_queue);
@@ -182,7 +183,7 @@ fn the_socket_that_registered_the_memory_may_go_first_and_come_back() {
         let mut far = End::open("lbx3", 0);
         let End { socket: first, mut pool, memory, program } = End::open("lbx1", 0);
         let mut second = Xsk::open(&config("lbx2", 0), &memory).unwrap();
-        let program_of_second = RedirectAll::attach(if_index("lbx2"));
+        let program_of_second = RedirectAll::attach(if_index("lbx2"), 0);
         program_of_second.steer(0, &second);
         second.receive(&mut pool, &mut Burst::new());
         drop(program);
@@ -352,7 +353,7 @@ fn busy_polling_and_huge_pages_are_granted_or_told() {
         let busy = XskConfig { busy_poll: Some(64), copy: true, ..config("lbx1", 0) };
         let mut socket = Xsk::open(&busy, &memory).unwrap();
         assert!(socket.bound().busy_poll && !socket.bound().zero_copy);
-        let program = RedirectAll::attach(if_index("lbx1"));
+        let program = RedirectAll::attach(if_index("lbx1"), 0);
         program.steer(0, &socket);
         socket.receive(&mut pool, &mut Burst::new());
         one.send(30, 0, 1400);

@@ -56,8 +56,16 @@ impl Lane {
 
     fn open(&mut self, side: usize, program: &RedirectAll) {
         let if_index = if_index(self.names[side]);
-        let config =
-            XskConfig { if_index, queue: 0, rx_ring: 256, tx_ring: 64, fill_ring: 256, copy: true, busy_poll: None };
+        let config = XskConfig {
+            if_index,
+            queue: 0,
+            rx_ring: 256,
+            tx_ring: 64,
+            fill_ring: 256,
+            copy: true,
+            multi_buffer: false,
+            busy_poll: None,
+        };
         let socket = Xsk::open(&config, &self.memory).unwrap();
         program.steer(0, &socket);
         self.sides[side] = Some(Side { socket, waiting: Burst::new() });
@@ -169,7 +177,7 @@ fn after_random_traffic_and_reopenings_every_frame_is_home() {
                  ip link set {one} addrgenmode none up; ip link set {other} addrgenmode none up"
             ));
         }
-        let programs = ["lbs0", "lbs1", "lbs2", "lbs3"].map(|name| RedirectAll::attach(if_index(name)));
+        let programs = ["lbs0", "lbs1", "lbs2", "lbs3"].map(|name| RedirectAll::attach(if_index(name), 0));
         // Two lanes, joined to each other by both wires.
         let mut lanes = [Lane::new(["lbs0", "lbs2"]), Lane::new(["lbs1", "lbs3"])];
         let sides = [[&programs[0], &programs[2]], [&programs[1], &programs[3]]];

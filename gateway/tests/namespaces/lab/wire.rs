@@ -123,6 +123,7 @@ pub(crate) fn transmit(namespace: &Namespace, interface: &'static str, bytes: Ve
             tx_ring: 16,
             fill_ring: 16,
             copy: true,
+            multi_buffer: false,
             busy_poll: None,
         };
         let mut socket = Xsk::open(&config, &memory)?;

@@ -59,8 +59,8 @@ fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
 }
 
 impl RedirectAll {
-    /// Attaches to an interface, in the driver.
-    pub(crate) fn attach(if_index: u32) -> Self {
+    /// Attaches to an interface, in the driver, loaded with these flags.
+    pub(crate) fn attach(if_index: u32, flags: u32) -> Self {
         let xskmap = 17;
         let map = Attributes::new().u32(0, xskmap).u32(4, 4).u32(8, 4).u32(12, 64).open(MAP_CREATE);
         let program = [
@@ -77,6 +77,7 @@ impl RedirectAll {
             .u32(4, program.len() as u32)
             .pointer(8, &program)
             .pointer(16, c"GPL".to_bytes_with_nul().first().expect("a letter"))
+            .u32(44, flags)
             .open(PROG_LOAD);
         let (attach_xdp, driver_mode) = (37, 4);
         let link = Attributes::new()
