@@ -7,8 +7,8 @@
 //! 2. [`run`]: pairs are checked at once, twice more soon after, and then ever more seldom, and only where they would be
 //!    better than what is in use. An answered check makes a pair a path.
 //! 3. [`choose`]: the best tier is taken, and within a tier the path that is clearly faster.
-//! 4. The path in use is probed when packets leave by it and none come; it is left when it does not answer, for the best of
-//!    the others, which are probed now and then while there is traffic. It is taken again after several answers in a row.
+//! 4. [`watch`]: the path in use is probed when packets leave by it and none come; it is left when it does not answer, for
+//!    the best of the others, which are probed now and then while there is traffic.
 //! 5. [`mtu`]: how large a datagram may be there. [`lifetime`]: how often a NAT's binding must be used.
 //!
 //! An idle link sends nothing of all this.
@@ -22,6 +22,7 @@ mod run;
 #[cfg(test)]
 mod tests;
 pub(crate) mod view;
+mod watch;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -34,6 +35,8 @@ use crate::channel::message::Candidates;
 use crate::introduce::Share;
 use pair::{FIRST_CHECKS, Pair};
 use run::Flight;
+pub(crate) use watch::Pace;
+use watch::Watch;
 
 /// Pairs of one peer.
 const PAIRS_MAX: usize = 32;
@@ -130,6 +133,7 @@ pub(crate) struct Paths {
     /// When data was first sent after anything had come by the path in use, and when any was last sent or received.
     unheard: Option<Instant>,
     active: Option<Instant>,
+    watch: Watch,
     /// The last generation of our candidates that the peer has confirmed.
     pub(crate) confirmed: u32,
     /// Packets that lanes had counted of the path in use.
@@ -156,6 +160,7 @@ impl Paths {
             checked: Share::default(),
             unheard: None,
             active: None,
+            watch: Watch::default(),
             confirmed: 0,
             counted: 0,
             since: None,

@@ -256,7 +256,7 @@ impl Endpoint {
     /// There is no session any more.
     pub(super) fn channel_ended(&mut self, id: PeerId) {
         self.timers.stop(id.slot, Timer::Channel);
-        self.timers.stop(id.slot, Timer::Paths);
+        self.unwatch(id);
         let Some(channel) = self.channel_mut(id) else { return };
         channel.discovery.session_ended();
         channel.outbox.clear();

@@ -29,6 +29,8 @@ const REACH_EVERY: Duration = Duration::from_secs(100);
 const REACH_DOUBLINGS: u32 = 4;
 /// Between any two, also when there is a new reason.
 const REACH_SPACING: Duration = Duration::from_secs(5);
+/// Introducers that hear from us again when a peer may have lost us.
+const DESKS_FOR_MAX: usize = 3;
 
 /// What a peer offers to those that it seeks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +162,7 @@ impl Endpoint {
         self.end_punch(id);
         self.relay_part(now, id);
         self.forget_spray(id);
+        self.unwatch(id);
         self.timers.stop(id.slot, Timer::Errands);
         self.arm_meeting(now);
     }
@@ -199,6 +202,12 @@ impl Endpoint {
             self.meeting.relaying.relay_moved.push(id);
             self.meeting.due = Some(self.epoch);
         }
+    }
+
+    /// A few introducers that know us and a peer, or may get to.
+    pub(super) fn desks_for(&self, id: PeerId) -> BTreeSet<PeerId> {
+        let seeker = &self.meeting.seeker;
+        seeker.desks_that_know(id).chain(seeker.taken()).take(DESKS_FOR_MAX).collect()
     }
 
     /// Does what is due.

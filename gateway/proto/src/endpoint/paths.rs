@@ -15,7 +15,7 @@ use crate::channel::message::probe::{PathProbe, Purpose};
 use crate::channel::message::{Body, Candidates, Features, Message};
 use crate::path::lifetime::Lifetime;
 use crate::path::mtu::headers_len;
-use crate::path::{PathReason, Paths, Probe, Terms, Tier, Via, What};
+use crate::path::{Pace, PathReason, Paths, Probe, Terms, Tier, Via, What};
 use crate::timer::Timer;
 use crate::{DropReason, PeerId};
 
@@ -37,6 +37,9 @@ pub(super) struct Place {
     pub(super) spreading: BTreeSet<PeerId>,
     /// The peer that was asked for a late answer.
     pub(super) learns_by: Option<PeerId>,
+    /// Peers whose paths are looked at, and those of them that are probed as they are silent.
+    pub(super) watched: BTreeSet<PeerId>,
+    pub(super) probed: BTreeSet<PeerId>,
     /// What peers said last that is never tried, and why.
     pub(super) refused: BTreeMap<PeerId, Vec<(Candidate, Refused)>>,
 }
@@ -117,7 +120,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if !features.contains(Features::PATHS) {
             if peer.paths.take().is_some() {
-                self.timers.stop(id.slot, Timer::Paths);
+                self.unwatch(id);
                 self.tell_places(id, None);
             }
             return;
@@ -265,11 +268,42 @@ impl Endpoint {
 
     /// Lanes saw something.
     pub(super) fn watch_paths(&mut self, id: PeerId, now: Instant) {
+        self.look_at_lanes(id, now);
+        self.settle_paths(id, now);
+    }
+
+    /// Reads what lanes counted of a peer's paths.
+    fn look_at_lanes(&mut self, id: PeerId, now: Instant) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let (Some(paths), Some(channel)) = (&mut peer.paths, &peer.channel) else { return };
         let (sent, heard) = (peer.shared.data_sent(), peer.shared.data_received());
+        paths.set_pace(Pace::of(self.epoch, self.place.watched.len(), self.place.probed.len()));
         paths.traffic(now, sent, heard, |place| channel.heard.received(place));
-        self.settle_paths(id, now);
+        for (is_one, all) in
+            [(paths.look_due().is_some(), &mut self.place.watched), (paths.is_probed(now), &mut self.place.probed)]
+        {
+            match is_one {
+                true => all.insert(id),
+                false => all.remove(&id),
+            };
+        }
+    }
+
+    /// The paths to a peer are not looked at any more.
+    pub(super) fn unwatch(&mut self, id: PeerId) {
+        self.timers.stop(id.slot, Timer::Paths);
+        self.place.watched.remove(&id);
+        self.place.probed.remove(&id);
+    }
+
+    /// The peer may be unable to reach us, as our own NAT gave us another place: the relays to it are told where we are,
+    /// and those who introduce us see it.
+    fn be_found(&mut self, id: PeerId, now: Instant) {
+        self.rebind(now, id);
+        for desk in self.desks_for(id) {
+            self.queue_keepalive(desk);
+        }
+        self.run_meeting(now);
     }
 
     /// There is a session to seal with that was not there before.
@@ -292,10 +326,18 @@ impl Endpoint {
             self.settle_paths(id, now);
             return;
         }
+        if paths.look_due().is_some_and(|due| due <= now) {
+            self.look_at_lanes(id, now);
+        }
         let (mut probes, rng) = (Vec::new(), &mut self.rng);
+        let Some(paths) = self.peers.get_mut(id).and_then(|peer| peer.paths.as_deref_mut()) else { return };
         paths.run(now, || rng.next_u32(), &mut probes);
+        let lost_touch = paths.lost_touch(now);
         for probe in probes {
             self.say(id, said(probe));
+        }
+        if lost_touch {
+            self.be_found(id, now);
         }
         self.keep_binding(id, now);
         self.settle_paths(id, now);

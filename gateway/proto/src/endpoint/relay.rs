@@ -425,6 +425,14 @@ impl Endpoint {
         }
     }
 
+    /// The relays by which a peer reaches us are told at once where we are.
+    pub(super) fn rebind(&mut self, now: Instant, peer: PeerId) {
+        for relay in self.meeting.relaying.client.bind_again(now, peer) {
+            // A NAT that gave us another port lets in no answer of the listen port either.
+            self.meeting.relaying.kept.remove(&relay);
+        }
+    }
+
     fn drop_leg(&mut self, now: Instant, peer: PeerId, relay: PeerId) {
         if self.meeting.relaying.client.remove(peer, relay).is_some() {
             self.name_places(now, peer);

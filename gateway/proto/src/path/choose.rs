@@ -36,7 +36,8 @@ impl Paths {
     fn better(&self, now: Instant) -> Option<(usize, PathReason)> {
         let proven = |(_, pair): &(usize, &Pair)| pair.proven.is_some() && self.allows(pair.kind);
         let paths = || self.pairs.iter().enumerate().filter(proven);
-        let by_rank = |(_, pair): &(usize, &Pair)| (pair.tier, pair.rtt().unwrap_or(Duration::MAX));
+        let by_rank =
+            |(_, pair): &(usize, &Pair)| (pair.doubted.is_some(), pair.tier, pair.rtt().unwrap_or(Duration::MAX));
         let (best, path) = paths().min_by_key(by_rank)?;
         let Some(current) = self.current() else {
             let reason = if self.in_use.is_some() { PathReason::OtherGone } else { PathReason::Proven };
@@ -55,10 +56,18 @@ impl Paths {
             let reason = if used.answered.is_some() { PathReason::OtherDead } else { PathReason::Proven };
             return (!waits).then_some((best, reason));
         }
+        if path.doubted.is_some() {
+            // Whatever else there is, is no better.
+            return None;
+        }
+        if used.doubted.is_some() {
+            return Some((best, PathReason::OtherSilent));
+        }
         if path.tier < used.tier {
             return Some((best, PathReason::BetterTier));
         }
-        let same_tier = || paths().filter(|(at, pair)| *at != current && pair.tier == used.tier);
+        let same_tier =
+            || paths().filter(|(at, pair)| *at != current && pair.tier == used.tier && pair.doubted.is_none());
         let faster = same_tier().filter(|(_, pair)| pair.faster >= FASTER_TIMES).min_by_key(by_rank);
         if let Some((faster, _)) = faster {
             return Some((faster, PathReason::Faster));
@@ -68,15 +77,6 @@ impl Paths {
         let left = |(_, pair): &(usize, &Pair)| pair.is_fresh(now, PEER_LEFT * 2) && pair.heard > used.heard;
         let followed = same_tier().filter(|_| is_late).find(left)?;
         Some((followed.0, PathReason::Roamed))
-    }
-
-    /// How many probes the path in use may leave unanswered.
-    pub(super) fn patience_with(&self, now: Instant, current: usize) -> u32 {
-        let used = &self.pairs[current];
-        let heard_elsewhere = self.pairs.iter().enumerate().any(|(at, pair)| {
-            at != current && pair.proven.is_some() && pair.is_fresh(now, FRESH) && pair.heard > used.heard
-        });
-        if heard_elsewhere { 2 } else { 4 }
     }
 
     /// A path was measured: notes whether it is faster than the one in use.

@@ -48,14 +48,17 @@ impl Paths {
             self.check_again(now, at, via);
         }
         let pair = &self.pairs[current];
-        if via == Via::Probe || pair.is_fresh(now, FRESH) {
+        if via == Via::Probe || pair.is_fresh(now, FRESH) && pair.doubted.is_none() {
+            if via == Via::Data && !pair.is_fresh(now, PEER_LEFT) {
+                self.probe_soon(now, current);
+            }
             return false;
         }
         let is_silent = via == Via::Response && !pair.is_fresh(now, FRESH * 10);
         if pair.proven.is_none() || is_silent || !proven && tier <= pair.tier {
             return true;
         }
-        self.doubt(now, current);
+        self.probe_soon(now, current);
         false
     }
 
@@ -77,7 +80,7 @@ impl Paths {
     /// The path in use is probed at once.
     pub(crate) fn look_again(&mut self, now: Instant) {
         if let Some(current) = self.current() {
-            self.doubt(now, current);
+            self.probe_soon(now, current);
         }
     }
 
@@ -90,7 +93,7 @@ impl Paths {
     }
 
     /// The path in use is probed at once: the peer seems to be elsewhere.
-    fn doubt(&mut self, now: Instant, current: usize) {
+    fn probe_soon(&mut self, now: Instant, current: usize) {
         let pair = &mut self.pairs[current];
         if pair.proven.is_some() && pair.unanswered == 0 {
             pair.hurry(now);
@@ -107,17 +110,18 @@ impl Paths {
         received: impl Fn(usize) -> u64,
     ) {
         self.active = sent.max(heard);
+        let is_data = self.watch.hears(heard);
         let here: u64 = (0..SPREAD_SLOTS).map(&received).sum();
         let current = self.current();
-        if std::mem::replace(&mut self.counted, here) != here
-            && let Some(current) = current
-        {
-            self.hear_current(now, current);
+        let came = std::mem::replace(&mut self.counted, here) != here;
+        if came && let Some(current) = current {
+            self.hear_current(now, current, is_data);
         }
         let heard = current.and_then(|current| self.pairs[current].heard);
         if self.unheard.is_none() && sent > heard {
-            self.unheard = sent;
+            self.unheard = self.watch.silent_since(sent, heard);
         }
+        self.watch.sends(now, sent);
         let mut elsewhere = false;
         for (at, pair) in self.pairs.iter_mut().enumerate() {
             let Some(place) = pair.place else { continue };
@@ -131,17 +135,20 @@ impl Paths {
             && let Some(current) = current
             && !self.pairs[current].is_fresh(now, PEER_LEFT)
         {
-            self.doubt(now, current);
+            self.probe_soon(now, current);
         }
+        self.looked(now, came || elsewhere);
     }
 
-    fn hear_current(&mut self, now: Instant, current: usize) {
-        self.unheard = None;
+    fn hear_current(&mut self, now: Instant, current: usize, is_data: bool) {
         let pair = &mut self.pairs[current];
         pair.heard = Some(now);
-        if pair.unanswered > 0 {
-            // Packets are as good as an answer.
-            (pair.unanswered, pair.due) = (0, None);
+        if pair.unanswered == 0 {
+            self.unheard = None;
+        } else if is_data {
+            // As good as an answer. Probes of the peer are not: they say nothing of the way there.
+            pair.relieve(now);
+            (pair.due, self.unheard) = (None, None);
         }
         if pair.proven.is_none() && self.allows(self.pairs[current].kind) {
             self.check_again(now, current, Via::Data);

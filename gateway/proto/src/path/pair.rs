@@ -12,17 +12,26 @@ use crate::candidate::{CandidateKind, is_private};
 /// Gaps between the checks of a pair that nobody has answered: two soon, and then ever more seldom.
 const GAPS_MS: [u64; 10] = [200, 1000, 5000, 10_000, 20_000, 40_000, 80_000, 160_000, 300_000, 300_000];
 /// The longest gap of the pair in use, while it is the only hope.
-const IN_USE_GAP_MS: u64 = 2000;
+const IN_USE_GAP: Duration = Duration::from_secs(2);
 /// Checks that a pair gets whether it is needed or not.
 pub(super) const FIRST_CHECKS: u32 = 3;
-/// Gaps between the checks of a path that was left, by how often it has been left lately.
-const RETURN_MS: [u64; 7] = [1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000];
+/// Gaps between the checks of a path that was left, by how often it has been left lately, at least.
+const RETURN_MS: [u64; 8] = [1000, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000];
+/// The same by how long ago it was left: each second at first, ...
+const RETURN_SOON: Duration = Duration::from_secs(10);
+/// ... then every other one, and after a minute in this part of the time that has passed.
+const RETURN_LATER: Duration = Duration::from_secs(60);
+const RETURN_PART: u32 = 6;
 /// Between the first measurements of a path.
 const MEASURE_EVERY: Duration = Duration::from_millis(200);
 /// Answers that make a round trip worth comparing, and those in a row that a path needs which was left lately.
 pub(super) const ANSWERS: u32 = 3;
 /// A path that has not been left for so long is as good as one that never was.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
+/// A doubt that was for nothing counts for so long; the next one comes so much later at least, doubled with each.
+const DOUBT_FORGIVEN: Duration = Duration::from_secs(30);
+const DOUBT_SPACING: Duration = Duration::from_secs(1);
+const DOUBT_DOUBLINGS: u32 = 5;
 /// Round trips that the shortest is looked for in.
 const LATELY: usize = 6;
 /// Probes that loss is told from.
@@ -52,8 +61,18 @@ pub(crate) struct Pair {
     /// When it was last checked, and when the next probe is due.
     pub(super) checked: Option<Instant>,
     pub(super) due: Option<Instant>,
-    /// How often it was left as it did not answer.
+    /// When the first of the probes without an answer left, and whether our own lateness has been allowed for.
+    pub(super) missed: Option<Instant>,
+    pub(super) excused: bool,
+    /// Probes since it has been in doubt, if it is.
+    pub(super) doubted: Option<u32>,
+    /// How often that was for nothing of late, when it last was, and when it may be in doubt again.
+    doubts: u32,
+    relieved: Option<Instant>,
+    pub(super) doubt_again: Option<Instant>,
+    /// How often it was left as it did not answer, and when it last was.
     failures: u32,
+    failed: Option<Instant>,
     /// When anything authentic last came by it.
     pub(super) heard: Option<Instant>,
     rtt: Option<Duration>,
@@ -88,7 +107,14 @@ impl Pair {
             checks: 0,
             checked: None,
             due: None,
+            missed: None,
+            excused: false,
+            doubted: None,
+            doubts: 0,
+            relieved: None,
+            doubt_again: None,
             failures: 0,
+            failed: None,
             heard: None,
             rtt: None,
             deviation: Duration::ZERO,
@@ -133,21 +159,39 @@ impl Pair {
 
     /// A check leaves.
     pub(super) fn check_sent(&mut self, now: Instant, in_use: bool) {
-        let gap = GAPS_MS[(self.checks as usize).min(GAPS_MS.len() - 1)];
-        let gap = if in_use { gap.min(IN_USE_GAP_MS) } else { gap };
+        let gap = self.check_gap(now);
+        let gap = if in_use { gap.min(IN_USE_GAP) } else { gap };
         self.checked = Some(now);
         self.checks = self.checks.saturating_add(1);
         if self.checks > 1 {
             self.answers = 0;
         }
-        self.due = Some(now + Duration::from_millis(gap));
+        self.due = Some(now + gap);
+    }
+
+    /// Until the next check, if nobody answers this one.
+    fn check_gap(&self, now: Instant) -> Duration {
+        let Some(failed) = self.failed else {
+            return Duration::from_millis(GAPS_MS[(self.checks as usize).min(GAPS_MS.len() - 1)]);
+        };
+        let gap = match now.saturating_duration_since(failed) {
+            ago if ago < RETURN_SOON => Duration::from_secs(1),
+            ago if ago < RETURN_LATER => Duration::from_secs(2),
+            ago => (ago / RETURN_PART).min(Duration::from_millis(RETURN_MS[RETURN_MS.len() - 1])),
+        };
+        gap.max(self.return_gap())
+    }
+
+    fn return_gap(&self) -> Duration {
+        let at = (self.failures.max(1) as usize - 1).min(RETURN_MS.len() - 1);
+        Duration::from_millis(RETURN_MS[at])
     }
 
     /// A probe was answered after `rtt`. True when it has become a path by that.
     pub(super) fn answer(&mut self, now: Instant, rtt: Duration) -> bool {
         self.measure(rtt);
         (self.answered, self.heard) = (Some(now), Some(now));
-        self.unanswered = 0;
+        self.relieve(now);
         self.answers = self.answers.saturating_add(1);
         self.note_probe(false);
         if self.proven.is_some_and(|since| now.saturating_duration_since(since) >= FORGIVEN_AFTER) {
@@ -166,14 +210,31 @@ impl Pair {
         is_news
     }
 
+    /// It leads to the peer: probes before this count no more, and a doubt was for nothing.
+    pub(super) fn relieve(&mut self, now: Instant) {
+        (self.unanswered, self.missed) = (0, None);
+        if self.doubted.take().is_some() {
+            self.doubts = self.doubts(now) + 1;
+            self.relieved = Some(now);
+            self.doubt_again = Some(now + DOUBT_SPACING * 2_u32.pow(self.doubts.min(DOUBT_DOUBLINGS)));
+        }
+    }
+
+    /// How often it was doubted for nothing of late.
+    pub(super) fn doubts(&self, now: Instant) -> u32 {
+        let ago = self.relieved.map(|relieved| now.saturating_duration_since(relieved)).unwrap_or_default();
+        self.doubts.saturating_sub((ago.as_secs() / DOUBT_FORGIVEN.as_secs()) as u32)
+    }
+
     /// It answers no more.
     pub(super) fn fail(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        let gap = RETURN_MS[(self.failures as usize - 1).min(RETURN_MS.len() - 1)];
+        self.failed = Some(now);
         (self.proven, self.answers, self.unanswered, self.faster) = (None, 0, 0, 0);
+        (self.missed, self.doubted) = (None, None);
         // Behind the first checks: only as long as it would be better than what is in use.
         self.checks = FIRST_CHECKS + self.failures.min(4) - 1;
-        self.due = Some(now + Duration::from_millis(gap));
+        self.due = Some(now + self.return_gap());
         self.mtu = Mtu::default();
     }
 

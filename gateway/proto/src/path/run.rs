@@ -7,15 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::pair::{ANSWERS, FIRST_CHECKS, Pair};
-use super::{ACTIVE, FRESH, Paths, Probe, What};
+use super::{ACTIVE, Paths, Probe, What};
 use crate::candidate::CandidateKind;
 
 /// Between two checks of different pairs.
 const PACE: Duration = Duration::from_millis(20);
-/// Between two probes of the path in use that are not answered: at least, at most, and where nothing is known.
-const WATCH_MIN: Duration = Duration::from_millis(100);
-const WATCH_MAX: Duration = Duration::from_millis(500);
-const WATCH_BLIND: Duration = Duration::from_millis(300);
+/// Between two probes of a path beside the one in use that are not answered: at least, and at most.
+const STAND_BY_MIN: Duration = Duration::from_millis(100);
+const STAND_BY_MAX: Duration = Duration::from_millis(500);
 /// Between two measurements of a path under traffic.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// The same of a path that seems to be faster than the one in use.
@@ -57,7 +56,7 @@ impl Paths {
         let late = self.late.iter().map(|late| late.due).min();
         // The pace of checks is kept by what runs them.
         let checks = pairs.min().map(|due| due.max(self.paced.unwrap_or(due)));
-        [checks, mtu, late].into_iter().flatten().min()
+        [checks, mtu, late, self.look_due()].into_iter().flatten().min()
     }
 
     /// Whether data was sent or received within this time before `at`.
@@ -75,7 +74,10 @@ impl Paths {
         match (pair.proven.is_some(), in_use) {
             (false, _) => pair.due.filter(|due| pair.checks < FIRST_CHECKS || self.needs(at, *due)),
             (true, _) if pair.unanswered > 0 || pair.answers < ANSWERS => pair.due,
-            (true, true) => self.watch_due(pair),
+            (true, true) => {
+                let measured = pair.answered.map(|at| at + MEASURE_EVERY).filter(|due| self.is_active(*due));
+                self.watch_due(pair, measured)
+            }
             (true, false) => self.stand_by_due(at),
         }
     }
@@ -93,14 +95,6 @@ impl Paths {
             self.pairs.iter().enumerate().filter(|(other, pair)| Some(*other) != current && pair.proven.is_some());
         let wanted = if pair.answered.is_some() { STAND_BY } else { 1 };
         self.is_active(due) && (current.is_none_or(better) || beside.count() < wanted)
-    }
-
-    fn watch_due(&self, pair: &Pair) -> Option<Instant> {
-        // Somebody doubts it.
-        let doubted = pair.due;
-        let measured = pair.answered.map(|at| at + MEASURE_EVERY).filter(|due| self.is_active(*due));
-        let silent = self.unheard.map(|since| since + FRESH);
-        [doubted, measured, silent].into_iter().flatten().min()
     }
 
     fn stand_by_due(&self, at: usize) -> Option<Instant> {
@@ -153,30 +147,12 @@ impl Paths {
         self.tidy();
     }
 
-    fn is_due(&self, now: Instant, at: usize) -> bool {
+    pub(super) fn is_due(&self, now: Instant, at: usize) -> bool {
         self.pair_due(at).is_some_and(|due| due <= now)
     }
 
-    fn run_watch(&mut self, now: Instant, draw: &mut impl FnMut() -> u32, probes: &mut Vec<Probe>) {
-        let Some(current) = self.current() else { return };
-        if self.pairs[current].proven.is_none() || !self.is_due(now, current) {
-            return;
-        }
-        if self.pairs[current].unanswered >= self.patience_with(now, current) {
-            self.pairs[current].fail(now);
-            self.places_changed = true;
-            self.try_all(now);
-            return;
-        }
-        let pair = &mut self.pairs[current];
-        let patience = pair.patience().map_or(WATCH_BLIND, |patience| patience.clamp(WATCH_MIN, WATCH_MAX));
-        pair.unanswered += 1;
-        pair.due = Some(now + patience);
-        self.probe(now, current, What::Watch, draw(), probes);
-    }
-
     /// The path in use is dead: whatever may lead to the peer is tried at once.
-    fn try_all(&mut self, now: Instant) {
+    pub(super) fn try_all(&mut self, now: Instant) {
         for pair in self.pairs.iter_mut() {
             if pair.proven.is_some() {
                 pair.hurry(now);
@@ -190,14 +166,22 @@ impl Paths {
         if !self.is_due(now, at) {
             return;
         }
-        let pair = &mut self.pairs[at];
-        if pair.unanswered >= STAND_BY_UNANSWERED {
-            pair.fail(now);
+        let is_doubted = self.pairs[at].doubted.is_some();
+        if is_doubted && self.pairs[at].is_excused(now) {
+            return;
+        }
+        if if is_doubted { self.is_dead(now, at) } else { self.pairs[at].unanswered >= STAND_BY_UNANSWERED } {
+            self.pairs[at].fail(now);
             self.places_changed = true;
             return;
         }
+        if is_doubted {
+            return self.ask(now, at, draw(), probes);
+        }
+        let pair = &mut self.pairs[at];
         pair.unanswered += 1;
-        pair.due = Some(now + pair.patience().map_or(WATCH_MAX, |patience| patience.clamp(WATCH_MIN, WATCH_MAX)));
+        let patience = pair.patience().map_or(STAND_BY_MAX, |patience| patience.clamp(STAND_BY_MIN, STAND_BY_MAX));
+        pair.due = Some(now + patience);
         self.probe(now, at, What::Watch, draw(), probes);
     }
 
@@ -231,7 +215,7 @@ impl Paths {
         }
     }
 
-    fn probe(&mut self, now: Instant, at: usize, what: What, request: u32, probes: &mut Vec<Probe>) {
+    pub(super) fn probe(&mut self, now: Instant, at: usize, what: What, request: u32, probes: &mut Vec<Probe>) {
         let Pair { remote, local, .. } = self.pairs[at];
         if self.flights.len() >= FLIGHTS_MAX {
             self.flights.remove(0);

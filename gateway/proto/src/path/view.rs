@@ -58,6 +58,8 @@ pub enum PathReason {
     BetterTier,
     /// Its round trip is shorter.
     Faster,
+    /// The path before has not answered for a moment: it is taken again as soon as it does.
+    OtherSilent,
     /// The path before does not answer any more.
     OtherDead,
     /// The path before may not be used any more: its address or its allocation is gone, or the configuration changed.
@@ -66,13 +68,14 @@ pub enum PathReason {
 
 impl PathReason {
     /// All reasons.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Configured,
         Self::Handshake,
         Self::Roamed,
         Self::Proven,
         Self::BetterTier,
         Self::Faster,
+        Self::OtherSilent,
         Self::OtherDead,
         Self::OtherGone,
     ];
@@ -87,6 +90,7 @@ impl PathReason {
             Self::Proven => "proven",
             Self::BetterTier => "better_tier",
             Self::Faster => "faster",
+            Self::OtherSilent => "other_silent",
             Self::OtherDead => "other_dead",
             Self::OtherGone => "other_gone",
         }
@@ -102,6 +106,7 @@ impl fmt::Display for PathReason {
             Self::Proven => "proven by probe",
             Self::BetterTier => "a better tier, proven by probe",
             Self::Faster => "a shorter round trip",
+            Self::OtherSilent => "the path before is silent",
             Self::OtherDead => "the path before does not answer",
             Self::OtherGone => "the path before is gone",
         })

@@ -83,6 +83,17 @@ impl Client {
         }
     }
 
+    /// Every leg to a peer is bound again at once, unless that is under way. Returns by which relays.
+    pub(crate) fn bind_again(&mut self, now: Instant, peer: PeerId) -> Vec<PeerId> {
+        let soon = now + ANSWER_WITHIN;
+        let legs = self.legs.iter_mut().filter(|((to, _), leg)| *to == peer && leg.due > soon);
+        legs.map(|((_, relay), leg)| {
+            (leg.tries, leg.due) = (0, now);
+            *relay
+        })
+        .collect()
+    }
+
     /// The next thing that is due; call it until there is none.
     pub(crate) fn run(&mut self, now: Instant, draw: impl FnOnce() -> u32) -> Option<BindDue> {
         let ((peer, relay), leg) = self.legs.iter_mut().find(|(_, leg)| leg.due <= now)?;
