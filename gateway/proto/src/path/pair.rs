@@ -61,7 +61,8 @@ pub(crate) struct Pair {
     /// When it was last checked, and when the next probe is due.
     pub(super) checked: Option<Instant>,
     pub(super) due: Option<Instant>,
-    /// When the first of the probes without an answer left, and whether our own lateness has been allowed for.
+    /// When it was last asked, when the first of the probes without an answer left, and whether our own lateness has been allowed for.
+    pub(super) asked: Option<Instant>,
     pub(super) missed: Option<Instant>,
     pub(super) excused: bool,
     /// Probes since it has been in doubt, if it is.
@@ -107,6 +108,7 @@ impl Pair {
             checks: 0,
             checked: None,
             due: None,
+            asked: None,
             missed: None,
             excused: false,
             doubted: None,

@@ -75,7 +75,10 @@ impl Paths {
             (false, _) => pair.due.filter(|due| pair.checks < FIRST_CHECKS || self.needs(at, *due)),
             (true, _) if pair.unanswered > 0 || pair.answers < ANSWERS => pair.due,
             (true, true) => {
-                let measured = pair.answered.map(|at| at + MEASURE_EVERY).filter(|due| self.is_active(*due));
+                // Data that comes before the answer ends the wait for it, and begins no other one.
+                let asked = pair.asked.map(|asked| asked + COMPARE_EVERY);
+                let measured = pair.answered.map(|at| asked.max(Some(at + MEASURE_EVERY)).unwrap_or(at));
+                let measured = measured.filter(|due| self.is_active(*due));
                 self.watch_due(pair, measured)
             }
             (true, false) => self.stand_by_due(at),

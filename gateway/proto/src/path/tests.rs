@@ -252,10 +252,10 @@ fn our_own_lateness_is_no_silence_of_the_network() {
     lab.returns = false;
     lab.run_for(Duration::from_secs(5));
     let moves = lab.moves.len();
-    for _ in 0..40 {
+    for round in 0..80 {
         // Answers wait while nobody looks: they are taken behind the timers that are due meanwhile.
-        lab.run_for(ms(25));
         lab.now += ms(70);
+        lab.see_traffic();
         let (mut probes, drawn) = (Vec::new(), &mut lab.drawn);
         let draw = || {
             *drawn += 1;
@@ -266,6 +266,9 @@ fn our_own_lateness_is_no_silence_of_the_network() {
             lab.answers.insert((lab.now + ms(20), probe.request), probe);
         }
         lab.settle();
+        if round % 3 == 2 {
+            lab.run_for(ms(1500));
+        }
     }
     assert_eq!(lab.moves.len(), moves, "{:?}", lab.moves);
 }

@@ -257,7 +257,7 @@ impl Paths {
             Some(asked) => patience.max((DOUBT_GAP * 2_u32.pow(asked.min(4))).min(DOUBT_GAP_MAX)),
             None => patience,
         };
-        pair.asked(now, gap);
+        pair.ask(now, gap);
         self.probe(now, at, What::Watch, request, probes);
     }
 
@@ -282,7 +282,8 @@ impl Paths {
 
 impl Pair {
     /// A probe leaves, and is to be answered within `gap`.
-    fn asked(&mut self, now: Instant, gap: Duration) {
+    fn ask(&mut self, now: Instant, gap: Duration) {
+        self.asked = Some(now);
         if self.unanswered == 0 {
             self.missed = Some(now);
         }

@@ -9,4 +9,5 @@ mod net;
 mod pair;
 mod paths;
 mod ports;
+mod watch;
 mod world;

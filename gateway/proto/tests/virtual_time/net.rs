@@ -74,6 +74,8 @@ pub(crate) struct Net {
     pub(crate) mtu: usize,
     /// Places between which nothing passes, whoever sends.
     pub(crate) blocked: Vec<(IpAddr, IpAddr)>,
+    /// What somebody on the way has copied of late, with its places, while anybody does.
+    pub(crate) copied: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     under_way: BTreeMap<(Instant, u64), UnderWay>,
     count: u64,
     /// Datagrams that reached nobody.
@@ -94,6 +96,7 @@ impl Net {
             loss_percent: 0,
             mtu: 1500,
             blocked: Vec::new(),
+            copied: None,
             under_way: BTreeMap::new(),
             count: 0,
             lost: 0,
@@ -194,6 +197,9 @@ impl Net {
         };
         if self.blocked.iter().any(|(a, b)| (from.ip(), to.ip()) == (*a, *b) || (from.ip(), to.ip()) == (*b, *a)) {
             return;
+        }
+        if let Some(copied) = &mut self.copied {
+            copied.push((from, to, bytes.clone()));
         }
         self.queue(at, UnderWay { from, to, bytes, at: Where::Realm(realm) });
     }
