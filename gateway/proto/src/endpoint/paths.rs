@@ -326,7 +326,8 @@ impl Endpoint {
             self.settle_paths(id, now);
             return;
         }
-        if paths.look_due().is_some_and(|due| due <= now) {
+        if paths.look_due().is_some() {
+            // What has come meanwhile need not be asked for.
             self.look_at_lanes(id, now);
         }
         let (mut probes, rng) = (Vec::new(), &mut self.rng);

@@ -210,7 +210,7 @@ fn a_dead_path_under_a_stream_is_left_at_once_and_taken_again_soon_after_it_retu
         lab.block(THERE);
         while lab.tier() == Some(Tier::Direct) {
             lab.run_for(ms(10));
-            assert!(lab.now - cut < ms(160 + 4 * rtt_ms), "it is still in use");
+            assert!(lab.now - cut < ms(110 + 4 * rtt_ms), "it is still in use");
         }
         let last = lab.moves.last().map(|moved| moved.2);
         assert_eq!((lab.tier(), last), (Some(Tier::Relayed), Some(PathReason::OtherSilent)));

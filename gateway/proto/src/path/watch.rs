@@ -1,6 +1,6 @@
 //! The path in use under traffic: whether it still leads to the peer, and the peer to us.
 //!
-//! 1. While data comes or goes, lanes' counts are looked at every 50 ms, more seldom where there are many such links.
+//! 1. While data comes or goes, lanes' counts are looked at every 25 ms, more seldom where there are many such links.
 //! 2. A stream leaves by the path and nothing comes by it: it is probed at once; where single packets leave, after half a
 //!    second. Where packets flow both ways nothing is.
 //! 3. Two probes without an answer put it in doubt: data takes the best other path at once, while this one is probed
@@ -19,8 +19,8 @@ use super::pair::Pair;
 use super::{FRESH, Paths, Probe, What};
 
 /// Between two looks at what lanes counted, and silence before a probe; both where few links are watched.
-const LOOK: Duration = Duration::from_millis(50);
-const SILENCE: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(25);
+const SILENCE: Duration = Duration::from_millis(25);
 /// So many looks in a row that see data sent are a stream.
 const STREAM_LOOKS: u32 = 4;
 /// What each watched link adds to the time between two looks, and each one that is probed to that between two probes: a
@@ -31,11 +31,13 @@ const PROBE_SHARE: Duration = Duration::from_millis(4);
 const LOOK_MAX: Duration = Duration::from_millis(500);
 const PROBE_MAX: Duration = Duration::from_millis(750);
 /// Looks at several links fall together: each is a wake of the control task.
-const GRID_MS: u64 = 10;
+const GRID_MS: u64 = 5;
 /// A link that was probed as it was silent is one of those that are for so long.
 const PROBED_LATELY: Duration = Duration::from_secs(2);
-/// How long an answer may take at least, and where nothing is known of the path.
-const PATIENCE_MIN: Duration = Duration::from_millis(40);
+/// How long an answer may take at least: until it is asked for again, and until that is in vain as well; and where nothing
+/// is known of the path.
+const PATIENCE_FIRST: Duration = Duration::from_millis(15);
+const PATIENCE_MIN: Duration = Duration::from_millis(25);
 const PATIENCE_BLIND: Duration = Duration::from_millis(300);
 /// A timer that fires so much too late is our own fault: what came meanwhile is looked at first.
 const LATE: Duration = Duration::from_millis(5);
@@ -52,7 +54,7 @@ const DEAD_PROBES: u32 = 3;
 /// Data that came for so long at least is a stream, ...
 const STEADY: Duration = Duration::from_millis(500);
 /// ... of which so long a silence is looked into.
-const STOPPED: Duration = Duration::from_millis(300);
+const STOPPED: Duration = Duration::from_millis(200);
 /// Between two attempts to be found again.
 const TOUCH_EVERY: Duration = Duration::from_secs(1);
 
@@ -205,7 +207,8 @@ impl Paths {
 
     /// How long an answer of a path may take.
     fn patience_of(&self, pair: &Pair) -> Duration {
-        let patience = pair.patience().map_or(PATIENCE_BLIND, |patience| patience.clamp(PATIENCE_MIN, DEAD_AFTER));
+        let least = if pair.unanswered == 0 { PATIENCE_FIRST } else { PATIENCE_MIN };
+        let patience = pair.patience().map_or(PATIENCE_BLIND, |patience| patience.clamp(least, DEAD_AFTER));
         if self.watch.pace.probe > SILENCE { patience.max(self.watch.pace.probe) } else { patience }
     }
 

@@ -105,7 +105,7 @@ fn a_dead_direct_path_is_left_for_the_relay_and_taken_again_without_loss() {
         net.blocked.push((ends[0], ends[1]));
         stream(&mut net, secs(10), both);
         let gap = longest_gap(&net, B, cut);
-        assert!(gap < millis(200), "{gap:?} without a packet, {:?}", changes(&net, A, cut));
+        assert!(gap < millis(160), "{gap:?} without a packet, {:?}", changes(&net, A, cut));
         assert!(!both || longest_gap(&net, A, cut) < millis(200), "{:?}", changes(&net, B, cut));
         assert_eq!(tier(&net, A), Some(Tier::Relayed));
         // Back again, without a gap.

@@ -31,7 +31,7 @@ fn behind_nats(seed: u8) -> Net {
 }
 
 #[test]
-fn a_nat_that_gets_another_address_before_who_only_receives_costs_half_a_second() {
+fn a_nat_that_gets_another_address_before_who_only_receives_costs_a_third_of_a_second() {
     for seed in 1..=5 {
         let mut net = behind_nats(seed);
         stream(&mut net, secs(10), false);
@@ -41,7 +41,7 @@ fn a_nat_that_gets_another_address_before_who_only_receives_costs_half_a_second(
         let changed = net.now;
         stream(&mut net, secs(5), false);
         let gap = longest_gap(&net, B, changed);
-        assert!(gap < millis(550), "{gap:?} without a packet, {:?}", changes(&net, A, changed));
+        assert!(gap < millis(350), "{gap:?} without a packet, {:?}", changes(&net, A, changed));
     }
 }
 
@@ -55,7 +55,7 @@ fn a_nat_that_gets_another_address_before_who_sends_costs_less() {
         let changed = net.now;
         stream(&mut net, secs(5), false);
         let gap = longest_gap(&net, B, changed);
-        assert!(gap < millis(300), "{gap:?} without a packet, {:?}", changes(&net, A, changed));
+        assert!(gap < millis(250), "{gap:?} without a packet, {:?}", changes(&net, A, changed));
     }
 }
 
@@ -67,13 +67,13 @@ fn says(net: &mut Net, at: usize, time: Duration, both: bool) -> usize {
 }
 
 #[test]
-fn a_stream_one_way_is_probed_twenty_times_a_second_and_none_both_ways_or_idle() {
+fn a_stream_one_way_is_probed_some_tens_of_times_a_second_and_none_both_ways_or_idle() {
     let mut net = with_relay(30);
     stream(&mut net, secs(25), true);
     let both_ways = says(&mut net, A, secs(9), true);
     assert!(both_ways <= 12, "{both_ways} messages in nine seconds");
     let one_way = says(&mut net, A, secs(10), false);
-    assert!((100..=215).contains(&one_way), "{one_way} messages in ten seconds");
+    assert!((100..=420).contains(&one_way), "{one_way} messages in ten seconds");
     net.run_for(secs(1));
     let before = net.gateways[A].sent_of(6) + net.gateways[B].sent_of(6);
     net.run_for(secs(60));
