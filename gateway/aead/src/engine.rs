@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 #[cfg(target_arch = "x86_64")]
 use crate::multibuffer::{self, Kernel};
-use crate::{Key, Packet, TAG_LEN, by_ring};
+#[cfg(target_arch = "x86_64")]
+use crate::{Key, TAG_LEN};
+use crate::{Packet, by_ring};
 
 /// An implementation of ChaCha20-Poly1305 over bursts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

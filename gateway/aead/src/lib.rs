@@ -57,7 +57,6 @@ impl core::error::Error for BadTag {}
 /// own copy; the bytes handed to [`Key::new`] are the caller's to wipe.
 #[repr(C)]
 pub struct Key {
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only engines across packets read it"))]
     words: [u32; 8],
     /// Half a kilobyte, of which this algorithm uses a part: behind the rest, so that that lies beside what is before it.
     ring: LessSafeKey,

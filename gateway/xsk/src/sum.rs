@@ -10,6 +10,7 @@
 const STEP: usize = 64;
 const LOW: u64 = 0xffff_ffff;
 /// Shorter ones are not worth a call.
+#[cfg(target_arch = "x86_64")]
 const SHORT: usize = 128;
 
 /// The sum of the 32-bit words of some bytes; what is left at the end counts as if zeroes followed.
