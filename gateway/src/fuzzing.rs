@@ -19,6 +19,7 @@ use crate::datapath::wire::{self, ETHERNET_LEN, HeaderTemplate};
 use crate::nat::stun::message::REQUEST_MAX;
 use crate::nat::stun::{Answer, Client, Query, is_stun};
 
+pub use crate::relay::fuzzing::relay;
 pub use offload::{join_burst, lan_read};
 
 /// Any bytes as a frame of a wan ring. What is found lies within the frame, and a frame with the same content made by

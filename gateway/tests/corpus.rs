@@ -65,6 +65,11 @@ fn the_corpus_of_bursts_is_joined_without_a_change_to_any_flow() {
 }
 
 #[test]
+fn the_corpus_of_relayed_datagrams_is_forwarded_only_as_permitted() {
+    replay("relay", fuzzing::relay);
+}
+
+#[test]
 fn the_corpus_of_uapi_requests_is_understood_alike_wherever_it_is_cut() {
     replay("uapi", fuzzing::uapi);
 }

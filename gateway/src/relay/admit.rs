@@ -109,7 +109,7 @@ mod tests {
     }
 
     fn door(now: Instant) -> Door {
-        Door { place: None, heard: None, bucket: Bucket::new(RelayRate::of_mbps(1), now), link: None }
+        Door { place: None, heard: None, bucket: Bucket::new(RelayRate::of_mbps(1), None, now), link: None }
     }
 
     fn data() -> Vec<u8> {

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use super::admit::{Door, Link, Verdict};
 use super::rate::Bucket;
+use super::staged::{SEGMENTS, Staged};
 use super::stats::EndStats;
 use super::{Command, NewEnd, OWN_MAX, Parts, Place, Report};
 
@@ -27,10 +28,6 @@ use super::{Command, NewEnd, OWN_MAX, Parts, Place, Report};
 const MESSAGES: usize = 16;
 /// Bytes of one message at most.
 const MESSAGE_MAX: usize = 1 << 16;
-/// Datagrams of one message at most.
-const SEGMENTS: usize = 64;
-/// Bytes of payload in one send, of either family.
-const SEND_MAX: usize = 65_535 - 40 - 8;
 /// Reads of one port before the others have their turn.
 const READS: usize = 8;
 /// After so many sends one by one, the kernel is asked again whether it cuts messages.
@@ -65,14 +62,6 @@ struct Outlet<'e> {
     remote: SocketAddr,
     place: Place,
     segments_max: usize,
-}
-
-/// Datagrams that leave as one message.
-struct Staged<'b> {
-    slices: ArrayVec<&'b [u8], SEGMENTS>,
-    bytes: usize,
-    ecn: u8,
-    hops: Option<u8>,
 }
 
 impl Forwarder {
@@ -134,7 +123,7 @@ impl Forwarder {
     }
 
     fn open(&mut self, new: NewEnd) {
-        let NewEnd { end, socket, rate, stats, link } = new;
+        let NewEnd { end, socket, rate, bucket, stats, link } = new;
         let now = Instant::now();
         let data = epoll::EventData::new_u64(u64::from(end));
         if let Err(error) = epoll::add(&self.poll, socket.as_fd(), data, epoll::EventFlags::IN) {
@@ -144,7 +133,7 @@ impl Forwarder {
         let is_v6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
         let segments_max = udp::segments_max(socket.as_fd()).min(SEGMENTS);
         let link = link.map(|other| Link { other, expected: None });
-        let door = Door { place: None, heard: None, bucket: Bucket::new(rate, now), link };
+        let door = Door { place: None, heard: None, bucket: Bucket::new(rate, bucket, now), link };
         self.ends.insert(end, End { socket, is_v6, segments_max, refused: 0, door, stats });
     }
 
@@ -181,7 +170,8 @@ impl Forwarder {
         let Some(mut end) = self.ends.remove(&number) else { return };
         let mut other = self.ends.remove(&(number ^ 1));
         let mut outlet = other.as_ref().and_then(End::outlet);
-        let mut staged = Staged { slices: ArrayVec::new(), bytes: 0, ecn: 0, hops: None };
+        let mut staged = Staged::default();
+        end.door.bucket.begin();
         let mut unsent = Unsent::default();
         for message in 0..came {
             let Some(arrival) = self.inbox.arrival(message) else { continue };
@@ -213,17 +203,16 @@ impl Forwarder {
                     continue;
                 };
                 let hops = arrival.hops.map(|hops| hops - 1);
-                if !staged.joins(outlet, bytes, arrival.ecn, hops) {
+                if !staged.joins(outlet.segments_max, bytes, arrival.ecn, hops) {
                     staged.leave(outlet, &end.stats, &mut unsent);
-                    (staged.ecn, staged.hops) = (arrival.ecn, hops);
                 }
-                staged.bytes += bytes.len();
-                staged.slices.push(bytes);
+                staged.push(bytes, arrival.ecn, hops);
             }
         }
         if let Some(outlet) = &mut outlet {
             staged.leave(outlet, &end.stats, &mut unsent);
         }
+        end.door.bucket.finish(now);
         if end.door.heard == Some(now) {
             end.stats.heard(now);
         }
@@ -270,20 +259,7 @@ impl End {
     }
 }
 
-impl<'b> Staged<'b> {
-    /// Whether a datagram can leave with those that are staged.
-    fn joins(&self, outlet: &Outlet<'_>, bytes: &[u8], ecn: u8, hops: Option<u8>) -> bool {
-        let Some(first) = self.slices.first() else { return false };
-        // Only the last datagram of a message may be shorter than the others.
-        let closed = self.bytes < first.len() * self.slices.len();
-        !closed
-            && bytes.len() <= first.len()
-            && self.slices.len() < outlet.segments_max
-            && self.bytes + bytes.len() <= SEND_MAX
-            && self.ecn == ecn
-            && self.hops == hops
-    }
-
+impl Staged<'_> {
     /// Sends what is staged.
     fn leave(&mut self, outlet: &mut Outlet<'_>, stats: &EndStats, unsent: &mut Unsent) {
         let (count, bytes) = (self.slices.len(), self.bytes);
@@ -308,8 +284,7 @@ impl<'b> Staged<'b> {
                 unsent.failed += count;
             }
         }
-        self.slices.clear();
-        self.bytes = 0;
+        self.clear();
     }
 
     fn send(&self, outlet: &Outlet<'_>, which: std::ops::Range<usize>) -> io::Result<()> {

@@ -9,7 +9,7 @@
 //!
 //! 1. [`socket`]: each end has a port, each port a socket.
 //! 2. [`forward`]: datagrams of a readable port, as many as the kernel joined; [`admit`] says what becomes of each.
-//! 3. Those for the other end leave from that end's port, as many in one message as the kernel cuts.
+//! 3. Those for the other end leave from that end's port, as many in one message as the kernel cuts ([`staged`]).
 //!
 //! Enters: commands of the control task, datagrams. Leaves: the same datagrams from the other port; to the control task what
 //! is sealed for this gateway, and places that stock peers were found at. Never does: open a message, keep one, or send
@@ -17,9 +17,11 @@
 
 mod admit;
 mod forward;
+pub mod fuzzing;
 pub mod message;
 mod rate;
 pub mod socket;
+mod staged;
 mod stats;
 
 use std::io;
@@ -37,6 +39,7 @@ pub use stats::{EndStats, RelayStats};
 
 use crate::datapath::report::Waker;
 use crate::datapath::tables::Published;
+use crate::steer::relay::SharedBucket;
 
 /// The longest datagram for this gateway that is handed to the control task: binds are shorter.
 pub const OWN_MAX: usize = 256;
@@ -61,6 +64,8 @@ pub struct NewEnd {
     pub socket: UdpSocket,
     /// How fast it may send.
     pub rate: RelayRate,
+    /// Where the XDP program counts what it has sent, and the thread too; `None` where there is no program.
+    pub bucket: Option<SharedBucket>,
     /// What it has sent.
     pub stats: Arc<EndStats>,
     /// For an end that a stock peer is to be bound to: the public key of the other one.

@@ -29,6 +29,7 @@ mod routes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use aya::maps::lpm_trie::LpmTrie;
 use aya::maps::{Array, DevMapHash, HashMap, MapData, MapError, PerCpuArray, XskMap};
@@ -36,7 +37,7 @@ use aya::programs::xdp::XdpLinkId;
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use ipnet::IpNet;
-use landbridge_ebpf_common::{self as common, AddressKey, Config, RelayBucket, RelayKey, RelayTally, RelayTarget, map};
+use landbridge_ebpf_common::{self as common, AddressKey, Config, RelayKey, RelayTally, RelayTarget, map};
 use landbridge_proto::ReceiverIndex;
 
 pub use attach::{Attached, Hold, Mode};
@@ -84,7 +85,7 @@ pub struct Steer {
     verdicts: PerCpuArray<MapData, u64>,
     relay_ends: HashMap<MapData, RelayKey, RelayTarget>,
     relay_tallies: PerCpuArray<MapData, RelayTally>,
-    relay_buckets: Array<MapData, RelayBucket>,
+    relay_buckets: relay::Buckets,
     relay_egress: DevMapHash<MapData>,
     relay: relay::RelayPlan,
     /// What the map of addresses holds: this process alone writes it.
@@ -148,7 +149,7 @@ impl Steer {
             verdicts: take(&mut ebpf, map::VERDICTS).and_then(|m| m.try_into().map_err(error::object))?,
             relay_ends: hash(&mut ebpf, map::RELAY)?,
             relay_tallies: take(&mut ebpf, map::RELAY_TALLIES).and_then(|m| m.try_into().map_err(error::object))?,
-            relay_buckets: array(&mut ebpf, map::RELAY_BUCKETS)?,
+            relay_buckets: Arc::new(Mutex::new(array(&mut ebpf, map::RELAY_BUCKETS)?)),
             relay_egress: take(&mut ebpf, map::RELAY_EGRESS).and_then(|m| m.try_into().map_err(error::object))?,
             relay: relay::RelayPlan::default(),
             ebpf,

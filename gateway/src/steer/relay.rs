@@ -1,10 +1,12 @@
 //! The relay's part of the program: its ports, its bound ends, and what they have sent.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aya::maps::MapError;
 use aya::maps::xdp::XdpMapError;
+use aya::maps::{Array, MapData, MapError};
 use landbridge_ebpf_common::relay::RelayBucket;
 use landbridge_ebpf_common::{self as common, RelayTarget};
 pub use landbridge_ebpf_common::{RelayKey, RelayRate, RelayTally};
@@ -121,7 +123,49 @@ impl Steer {
         let zeros = aya::maps::PerCpuValues::try_from(vec![RelayTally::default(); cpus])
             .map_err(|source| error::map("the counters of the relay")(source.into()))?;
         self.relay_tallies.set(end, zeros, 0).map_err(error::map("the counters of the relay"))?;
-        self.relay_buckets.set(end, RelayBucket::default(), 0).map_err(error::map("the rate of the relay"))
+        let mut buckets = self.relay_buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.set(end, RelayBucket::default(), 0).map_err(error::map("the rate of the relay"))
+    }
+
+    /// Where the program counts how far an end is ahead of its rate.
+    #[must_use]
+    pub fn relay_bucket(&self, end: u32) -> SharedBucket {
+        SharedBucket { buckets: Arc::clone(&self.relay_buckets), end }
+    }
+}
+
+/// The map of buckets.
+pub(super) type Buckets = Arc<Mutex<Array<MapData, RelayBucket>>>;
+
+/// Where the program counts how far one end is ahead of its rate, for others that count in the same place.
+#[derive(Clone)]
+pub struct SharedBucket {
+    buckets: Buckets,
+    end: u32,
+}
+
+impl SharedBucket {
+    /// When what was forwarded would have ended at the permitted rate, on the monotonic clock; `None` where the kernel does
+    /// not say.
+    #[must_use]
+    pub fn until_ns(&self) -> Option<u64> {
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        buckets.get(&self.end, 0).map(|bucket| bucket.until_ns).ok()
+    }
+
+    /// Counts what would have taken so long. What the program counts in the same moment may be lost: some packets at most.
+    pub fn count(&self, now_ns: u64, taken_ns: u64) {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(present) = buckets.get(&self.end, 0) else { return };
+        let until_ns = present.until_ns.max(now_ns) + taken_ns;
+        // An element of an array is always there.
+        let _ = buckets.set(self.end, RelayBucket { until_ns, ..present }, 0);
+    }
+}
+
+impl fmt::Debug for SharedBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedBucket").field("end", &self.end).finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use aya::programs::{TestRun, TestRunOptions};
 use landbridge::steer::relay::{RelayKey, RelayOnward, RelayPlan, RelayRate, RelayTally};
@@ -390,6 +391,30 @@ fn an_end_that_sends_faster_than_permitted_is_cut_to_its_rate() {
         assert_eq!(rig.steer.relay_tally(0).expect("a tally").packets, 0, "another end has its own");
         rig.steer.reset_relay(9).expect("reset");
         assert_eq!(rig.run(&frame).0, Verdict::RelayRedirected, "a new owner has a new share");
+    });
+}
+
+#[test]
+fn what_another_forwards_of_an_end_counts_towards_its_rate() {
+    apart(|| {
+        let mut rig = Rig::new();
+        let rate = RelayRate::of_mbps(1);
+        rig.bind(9, rate);
+        let (a, at) = a4();
+        let frame = datagram(a, at, 64, &transport_data(7, 1472), Sum::Whole);
+        let now = || {
+            let clock = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).expect("a clock");
+            Duration::from(clock).as_nanos() as u64
+        };
+        let bucket = rig.steer.relay_bucket(9);
+        assert_eq!(bucket.until_ns(), Some(0));
+        bucket.count(now(), u64::from(rate.burst_ns) / 2);
+        let relayed = (0..100).filter(|_| rig.run(&frame).0 == Verdict::RelayRedirected).count();
+        assert!((21..40).contains(&relayed), "half of a burst is left: {relayed} of 100");
+        let until = bucket.until_ns().expect("an end of the program");
+        assert!(until > now() + u64::from(rate.burst_ns) / 2, "and what the program forwards counts for others");
+        bucket.count(now(), 1_000_000);
+        assert_eq!(bucket.until_ns(), Some(until + 1_000_000));
     });
 }
 

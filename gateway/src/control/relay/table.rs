@@ -15,7 +15,7 @@ use landbridge_proto::DropReason;
 use crate::relay::{Command, EndStats, NewEnd, Place, Relay, RelayRate, socket};
 use crate::settings::RelaySettings;
 use crate::steer::Steer;
-use crate::steer::relay::{RelayKey, RelayOnward, RelayTally};
+use crate::steer::relay::{RelayKey, RelayOnward, RelayTally, SharedBucket};
 
 /// A stock peer that was not heard for so long has to be found again: longer than its sessions last.
 const LINK_LASTS: Duration = Duration::from_secs(190);
@@ -124,7 +124,8 @@ impl Relays {
         let ends = [(first, 0, keys[1]), (second, 1, keys[0])].map(|((port, socket), side, other)| {
             let number = number * 2 + side;
             let link = matches!(id, Id::Link(_)).then_some(other);
-            self.end(keys[side as usize], port, number, socket, link)
+            let bucket = steer.as_ref().map(|steer| steer.relay_bucket(number));
+            self.end(keys[side as usize], port, (number, bucket), socket, link)
         });
         let [Some(a), Some(b)] = ends else { return None };
         if let Some(steer) = steer {
@@ -139,10 +140,17 @@ impl Relays {
         Some(ports)
     }
 
-    fn end(&self, key: [u8; 32], port: u16, number: u32, socket: UdpSocket, link: Option<[u8; 32]>) -> Option<End> {
+    fn end(
+        &self,
+        key: [u8; 32],
+        port: u16,
+        (number, bucket): (u32, Option<SharedBucket>),
+        socket: UdpSocket,
+        link: Option<[u8; 32]>,
+    ) -> Option<End> {
         let stats = Arc::new(EndStats::default());
         let handle = socket.try_clone().ok()?;
-        let new = NewEnd { end: number, socket, rate: self.rate, stats: Arc::clone(&stats), link };
+        let new = NewEnd { end: number, socket, rate: self.rate, bucket, stats: Arc::clone(&stats), link };
         self.thread.tell(Command::Open(new));
         let end = End {
             key,
