@@ -1,4 +1,4 @@
-//! Two hosts and a relay between them, each a namespace of its own, with one allocation bound to both hosts.
+//! Two hosts and a relay between them, each a namespace of its own, with allocations whose ends are bound to both hosts.
 //!
 //! Enters: what is to forward. Leaves: what arrived. Never does: leave a namespace or a program behind.
 
@@ -20,7 +20,7 @@ use landbridge::relay::{Place, Relay};
 use landbridge::settings::{RelaySettings, XdpMode};
 use landbridge::steer::Steer;
 use landbridge::steer::relay::RelayPlan;
-use landbridge_ebpf_common::bench::Sink;
+use landbridge_ebpf_common::bench::{Sink, Source};
 use landbridge_xsk::offloads;
 use serde::Serialize;
 
@@ -38,6 +38,8 @@ const RELAY_B: Ipv4Addr = Ipv4Addr::new(10, 83, 2, 1);
 const B: Ipv4Addr = Ipv4Addr::new(10, 83, 2, 2);
 /// Where host B is bound.
 const PORT_B: u16 = 30_000;
+/// Pairs of peers at most: the relay's ports, halved.
+pub(crate) const FLOWS_MAX: u16 = 128;
 const PREFIX_LEN: u8 = 24;
 /// What begins transport data (paper, section 5.4.6), and thereby each stamp.
 const TRANSPORT_DATA: u32 = u32::from_le_bytes([4, 0, 0, 0]);
@@ -53,6 +55,8 @@ pub(crate) enum Backend {
     Xdp,
     /// The relay's thread; no program is attached.
     User,
+    /// Nothing: frames are counted where they come to the relay. What is left is what generator and sink cost.
+    Nothing,
 }
 
 /// What one trial has brought.
@@ -66,13 +70,20 @@ pub(crate) struct Outcome {
     pub(crate) thread_cores: f64,
 }
 
+impl Outcome {
+    /// CPU time of the relay's thread for each packet that arrived, in nanoseconds.
+    pub(crate) fn thread_ns(&self) -> f64 {
+        self.thread_cores * 1e9 / self.received_pps.max(1.0)
+    }
+}
+
 /// See the module. Dropped in this order: programs before namespaces.
 pub(crate) struct World {
     source: End,
     sink: End,
     middle: Middle,
     addresses: Addresses,
-    port: u16,
+    flows: u16,
     sequence: u32,
     a: Namespace,
     _relay: Namespace,
@@ -82,7 +93,8 @@ pub(crate) struct World {
 /// The relay itself.
 struct Middle {
     _steer: Option<Steer>,
-    _relays: Relays,
+    _relays: Option<Relays>,
+    /// Of the first pair: where frames go, and where they come from afterwards. The other pairs' follow.
     ports: [u16; 2],
     /// The relay's thread.
     thread: String,
@@ -93,7 +105,7 @@ impl World {
     ///
     /// # Errors
     /// No right to do so, or what the kernel said; nothing is left then.
-    pub(crate) fn build(backend: Backend) -> anyhow::Result<Self> {
+    pub(crate) fn build(backend: Backend, flows: u16) -> anyhow::Result<Self> {
         survive_signals()?;
         remove_leftovers(PREFIX).context("what an earlier run left cannot be removed")?;
         let make = |role: &str| Namespace::new(PREFIX, role);
@@ -112,17 +124,20 @@ impl World {
         links::neighbour(&relay, "wanb", B.into(), host_b.mac)?;
         // A veth end takes frames of XDP programs once it has NAPI, which this offload switches on.
         relay.run(|| Ok(offloads::switch_generic_receive("wana", true)?))?;
-        let (source, sink) = (End::attach(&a, &host_a)?, End::attach(&b, &host_b)?);
+        let source = End::attach(&a, &host_a)?;
+        let sink = match backend {
+            Backend::Nothing => End::attach(&relay, &relay_a)?,
+            Backend::Xdp | Backend::User => End::attach(&b, &host_b)?,
+        };
         let interfaces = [relay_a.clone(), relay_b];
-        let middle = relay.run(move || Middle::start(backend, &interfaces))?;
+        let middle = relay.run(move || Middle::start(backend, flows, &interfaces))?;
         let addresses = Addresses {
             source_mac: host_a.mac,
             destination_mac: relay_a.mac,
             source: A.into(),
             destination: RELAY_A.into(),
         };
-        let port = middle.ports[0];
-        Ok(Self { source, sink, middle, addresses, port, sequence: 1, a, _relay: relay, _b: b })
+        Ok(Self { source, sink, middle, addresses, flows, sequence: 1, a, _relay: relay, _b: b })
     }
 
     /// Sends at a rate for a while.
@@ -136,11 +151,14 @@ impl World {
         duration: Duration,
         stop: &Stop,
     ) -> anyhow::Result<Outcome> {
-        let trial = Trial { size, version: IpVersion::V4, rate_pps, directions: Directions::AToB, duration, flows: 1 };
+        let (directions, flows) = (Directions::AToB, self.flows);
+        let trial = Trial { size, version: IpVersion::V4, rate_pps, directions, duration, flows };
         let start_ns = now_ns()? + LEAD.as_nanos() as u64;
         let run = Run { magic: TRANSPORT_DATA, sequence: self.sequence, start_ns };
-        let source = stamping::source_to(&self.addresses, &trial, &run, self.port)?;
-        let [_, port] = self.middle.ports;
+        let [to, port] = self.middle.ports;
+        let source = stamping::source_to(&self.addresses, &trial, &run, to)?;
+        // Each pair of peers has ports of the relay to itself.
+        let source = Source { spread: u16::from(to != PORT_B), ..source };
         let expected = stamping::sink(&trial, &run)?;
         self.sink.expect(Sink { port, destination_port: PORT_B.to_be_bytes(), ..expected })?;
         let (before, cpu_before) = (self.sink.counted()?, self.middle.cpu());
@@ -180,24 +198,32 @@ impl World {
 
 impl Middle {
     /// In the relay's namespace.
-    fn start(backend: Backend, interfaces: &[Link]) -> anyhow::Result<Self> {
+    fn start(backend: Backend, flows: u16, interfaces: &[Link]) -> anyhow::Result<Self> {
         let mut steer = match backend {
             Backend::Xdp => Some(steer(interfaces)?),
             Backend::User => None,
+            Backend::Nothing => {
+                let thread = String::new();
+                return Ok(Self { _steer: None, _relays: None, ports: [PORT_B, PORT], thread });
+            }
         };
         let tables = Arc::new(ArcSwap::from_pointee(Tables::new(1420)));
         let thread = Relay::start(tables, LINK_SILENCE).context("the relay's thread cannot be started")?;
         let settings = RelaySettings { rate_mbps: 0, ..RelaySettings::default() };
+        let first = settings.ports.first;
         let mut relays = Relays::new(&settings, thread, None, Egress::none("the bench"));
-        let id = Id::Granted(1);
-        let ports = relays.open(steer.as_mut(), id, [[1; 32], [2; 32]], None).context("no two ports are free")?;
         let place = |remote: Ipv4Addr, port, local: Ipv4Addr| Place {
             remote: SocketAddr::new(remote.into(), port),
             local: IpAddr::V4(local),
         };
-        for (end, place) in [(0, place(A, PORT, RELAY_A)), (1, place(B, PORT_B, RELAY_B))] {
-            let bound = relays.bind(steer.as_mut(), id, end, Some(place));
-            bound.map_err(|reason| anyhow::anyhow!("an end cannot be bound: {}", reason.label()))?;
+        for pair in 0..flows.min(FLOWS_MAX) {
+            let id = Id::Granted(u64::from(pair) + 1);
+            let ports = [first + pair, first + FLOWS_MAX + pair];
+            relays.open(steer.as_mut(), id, [[1; 32], [2; 32]], Some(ports)).context("two ports are not free")?;
+            for (end, place) in [(0, place(A, PORT + pair, RELAY_A)), (1, place(B, PORT_B, RELAY_B))] {
+                let bound = relays.bind(steer.as_mut(), id, end, Some(place));
+                bound.map_err(|reason| anyhow::anyhow!("an end cannot be bound: {}", reason.label()))?;
+            }
         }
         // A thread names itself once it runs.
         let named = |_| {
@@ -205,7 +231,7 @@ impl Middle {
             thread_named("relay")
         };
         let thread = (0..200).find_map(named).context("the relay has no thread")?;
-        Ok(Self { _steer: steer, _relays: relays, ports, thread })
+        Ok(Self { _steer: steer, _relays: Some(relays), ports: [first, first + FLOWS_MAX], thread })
     }
 
     /// CPU time of the relay's thread.

@@ -61,8 +61,8 @@ const SUB_BUCKETS_LOG2: u32 = 6;
 pub struct Size {
     /// Bytes of the frame, Ethernet header included.
     pub frame_len: u32,
-    /// Sum in one's complement, in the machine's order, of what the UDP checksum covers but the port of the flow, the sequence
-    /// number and the time.
+    /// Sum in one's complement, in the machine's order, of what the UDP checksum covers but the port of the flow, what its
+    /// destination port is above that of flow 0, the sequence number and the time.
     pub udp_sum: u32,
     /// Total length (IPv4) or payload length (IPv6), in network order.
     pub ip_len: [u8; 2],
@@ -96,6 +96,12 @@ pub struct Source {
     pub port: u16,
     /// Where the UDP header begins in a frame: 34 for IPv4, 54 for IPv6.
     pub udp_at: u16,
+    /// UDP destination port of flow 0, in the machine's order.
+    pub destination_port: u16,
+    /// 1: flow n has the destination port plus n; 0: all have the same.
+    pub spread: u16,
+    /// Nothing.
+    pub padding: [u8; 4],
     /// The sizes.
     pub sizes: [Size; SIZES],
     /// Which size the frames of a flow have in turn. A flow begins at its own number.
@@ -220,6 +226,9 @@ impl Default for Source {
             magic: 0,
             port: 0,
             udp_at: 0,
+            destination_port: 0,
+            spread: 0,
+            padding: [0; 4],
             sizes: [Size::default(); SIZES],
             cycle: [0; CYCLE],
             headers: [0; HEADER_WORDS],
@@ -229,7 +238,7 @@ impl Default for Source {
 
 // No padding that a compiler put in: the sum of the fields is the whole.
 const _: () = assert!(size_of::<Size>() == 16);
-const _: () = assert!(size_of::<Source>() == 3 * 8 + 4 * 4 + 2 * 2 + SIZES * 16 + CYCLE + HEADER_WORDS * 8);
+const _: () = assert!(size_of::<Source>() == 3 * 8 + 4 * 4 + 4 * 2 + 4 + SIZES * 16 + CYCLE + HEADER_WORDS * 8);
 const _: () = assert!(size_of::<Progress>() == 4 * 8 + 4 * 4);
 const _: () = assert!(size_of::<Sink>() == 3 * 4 + 4 + CYCLE * 2 + 8);
 const _: () = assert!(size_of::<Flow>() == 16);

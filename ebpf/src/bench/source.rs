@@ -103,7 +103,10 @@ fn fill(ctx: &XdpContext, source: &Source, size: &Size, flow: u32, sequence: u32
         return false;
     }
     let port = (source.port.wrapping_add(flow as u16)).to_be();
-    let mut sum = u64::from(size.udp_sum) + u64::from(port);
+    let beyond = if source.spread == 0 { 0 } else { flow as u16 };
+    let destination = source.destination_port.wrapping_add(beyond).to_be();
+    // Sums of words do not mind in which order their bytes lie: the sum of flow 0 and what the port is above its own.
+    let mut sum = u64::from(size.udp_sum) + u64::from(port) + u64::from(beyond.to_be());
     sum += u64::from(sequence & 0xffff) + u64::from(sequence >> 16);
     sum += (now & 0xffff) + (now >> 16 & 0xffff) + (now >> 32 & 0xffff) + (now >> 48);
     let frame = Frame(data);
@@ -114,6 +117,7 @@ fn fill(ctx: &XdpContext, source: &Source, size: &Size, flow: u32, sequence: u32
             frame.u16(16, u16::from_ne_bytes(size.ip_len));
             frame.u16(24, u16::from_ne_bytes(size.ip_checksum));
             frame.u16(UDP_AT_V4, port);
+            frame.u16(UDP_AT_V4 + 2, destination);
             frame.u16(UDP_AT_V4 + 4, u16::from_ne_bytes(size.udp_len));
             // 40: checksum, magic, low half of the sequence number; 48: its high half, time; 56: the rest, then nothing.
             frame.u64(40, u64::from(checksum) | u64::from(source.magic) << 16 | u64::from(sequence) << 48);
@@ -128,7 +132,8 @@ fn fill(ctx: &XdpContext, source: &Source, size: &Size, flow: u32, sequence: u32
             frame.headers::<HEADER_WORDS>(source);
             frame.u16(18, u16::from_ne_bytes(size.ip_len));
             frame.u16(UDP_AT_V6, port);
-            // 56: destination port, length, checksum, low half of the magic; 64: its high half, sequence number, time.
+            frame.u16(UDP_AT_V6 + 2, destination);
+            // 58: length, checksum, low half of the magic; 64: its high half, sequence number, time.
             frame.u16(58, u16::from_ne_bytes(size.udp_len));
             frame.u16(60, checksum);
             frame.u16(62, source.magic as u16);
