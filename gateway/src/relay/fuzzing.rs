@@ -46,7 +46,7 @@ fn fixture() -> &'static Fixture {
         };
         let [(mut ours, our_key), (mut theirs, their_key), (_, third)] = [1, 2, 3].map(make);
         let config = |port| PeerConfig { endpoint: Some(([192, 0, 2, 1], port).into()), ..PeerConfig::default() };
-        let mut first_of = |endpoint: &mut Endpoint, key, port| {
+        let first_of = |endpoint: &mut Endpoint, key, port| {
             let peer = endpoint.add_peer(key, config(port), now).expect("room for a peer");
             endpoint.handle_session_wanted(now, peer);
             said(endpoint, now, wall).into_iter().find(|bytes| bytes.len() == 148).expect("an initiation")
