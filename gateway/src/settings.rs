@@ -98,6 +98,8 @@ pub struct Wan {
     pub xdp_mode: XdpMode,
     /// Never try zero-copy.
     pub copy: bool,
+    /// Never let a packet take several frames of a ring, of either side.
+    pub one_buffer: bool,
     /// Entries of each AF_XDP ring, of either side; zero picks by their number.
     pub ring: u32,
     /// Busy polling budget; `None` for off.

@@ -6,6 +6,10 @@
 //! The kernel pins packet memory whole as soon as a ring is bound to it, so that the default must fit the machine with
 //! many queues as well as the one with two: all rings share one budget.
 
+/// The largest MTU with which every driver keeps a received packet in one buffer (the least of those known is i40e's). Above
+/// it a driver with native XDP may want a program that takes packets in several, and rings that do.
+pub const ONE_BUFFER_MTU: u32 = 3046;
+
 /// Entries of a ring where there are few.
 const RING_MAX: u32 = 2048;
 /// The same where hosts send to rings, which have no congestion control of their own: a lane that gets no core for some

@@ -132,6 +132,12 @@ pub struct InterfaceStatus {
     pub copy_mode: String,
     /// Its queues that are bound.
     pub queues: u32,
+    /// Whether packets longer than a frame go through its rings, in several.
+    #[serde(default)]
+    pub multi_buffer: bool,
+    /// Why, or why not.
+    #[serde(default)]
+    pub multi_buffer_reason: String,
 }
 
 /// The lan side.

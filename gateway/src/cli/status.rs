@@ -169,7 +169,9 @@ fn on(interfaces: &[InterfaceStatus]) -> String {
             let driver = interface.driver.as_deref().unwrap_or("unknown driver");
             let (mode, copy) = (&interface.xdp_mode, &interface.copy_mode);
             let queues = output::plural(interface.queues.into(), "queue");
-            format!("{} ({driver}, {mode}, {copy}, {queues})", interface.name)
+            let no = if interface.multi_buffer { "" } else { "no " };
+            let buffers = format!("{no}multi-buffer: {}", interface.multi_buffer_reason);
+            format!("{} ({driver}, {mode}, {copy}, {queues}, {buffers})", interface.name)
         })
         .collect();
     if interfaces.is_empty() { String::new() } else { format!(" on {}", interfaces.join(", ")) }

@@ -42,7 +42,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "user",
         ],
     ),
-    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "ring", "busy_poll", "source_ports"]),
+    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "multi_buffer", "ring", "busy_poll", "source_ports"]),
     ("lan", &["backend", "interfaces", "xdp_mode", "copy", "offloads"]),
     ("nat", &["stun", "port_mapping", "direct", "introduce", "spray"]),
     ("relay", &["enabled", "backend", "ports", "rate_mbps", "link"]),
@@ -154,6 +154,7 @@ fn read_wan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
     draft.xdp_mode =
         section.text("xdp_mode", values::XDP_MODE, values::xdp_mode)?.map(|mode| mode.value).unwrap_or_default();
     draft.copy = section.boolean("copy")?.unwrap_or(false);
+    draft.one_buffer = !section.boolean("multi_buffer")?.unwrap_or(true);
     const RING: Expected = "a power of two, 64 to 32768";
     draft.ring = section.number("ring", 64, 32768, RING)?;
     if let Some(ring) = draft.ring.as_ref().filter(|ring| !ring.value.is_power_of_two()) {

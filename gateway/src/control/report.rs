@@ -53,6 +53,8 @@ pub struct Ring {
     pub queue: u32,
     /// Whether the kernel granted zero-copy.
     pub zero_copy: bool,
+    /// Whether the kernel granted packets in several frames.
+    pub multi_buffer: bool,
     /// A second descriptor of its socket.
     pub socket: OwnedFd,
 }

@@ -28,6 +28,7 @@ use crate::datapath::lan_xdp::LanXdp;
 use crate::datapath::report::Command;
 use crate::datapath::wan_xdp::{self, WanXdp};
 use crate::settings;
+use crate::sizes;
 use crate::status::InterfaceStatus;
 use crate::steer::{self, Interface, LanInterface};
 
@@ -39,6 +40,8 @@ pub struct Rings {
     /// Of the lanes that serve queues.
     memories: Vec<Memory>,
     places: Vec<Place>,
+    /// Why packets do not take several frames; none where they may.
+    one_buffer: Option<String>,
 }
 
 /// How the rings of a side are bound.
@@ -81,13 +84,20 @@ struct Lost {
 impl Rings {
     /// What the start has bound.
     #[must_use]
-    pub fn new(wan: Options, choice: &Choice, lan: Options, lan_choice: &LanChoice, memories: Vec<Memory>) -> Self {
+    pub fn new(
+        wan: Options,
+        choice: &Choice,
+        lan: Options,
+        lan_choice: &LanChoice,
+        memories: Vec<Memory>,
+        one_buffer: Option<String>,
+    ) -> Self {
         let of_wan = choice.interfaces.iter().map(|interface| (Role::Wan, interface.clone()));
         let of_lan = lan_choice.ports.iter().map(|port| (Role::Lan(port.clone()), port.ringed.clone()));
         let since = Instant::now();
         let place =
             |(role, interface)| Place { role, interface, lost: None, failures: 0, since, watched: Watched::default() };
-        Self { wan, lan, memories, places: of_wan.chain(of_lan).map(place).collect() }
+        Self { wan, lan, memories, places: of_wan.chain(of_lan).map(place).collect(), one_buffer }
     }
 
     /// The lan interfaces that have their rings.
@@ -98,9 +108,36 @@ impl Rings {
         })
     }
 
-    /// Bytes of the longest IP packet that every ring can receive: what is longer, the program leaves to the kernel.
-    fn packet_len_max(&self) -> Option<usize> {
-        self.memories.iter().map(|memory| wan_xdp::packet_len_max(memory.frame_size())).min()
+    /// Bytes of the longest IP packet that every ring can receive: what is longer, the program leaves to the kernel. A ring
+    /// of frames that hold all that its interface receives is no limit to those whose packets take several, as long as that
+    /// is watched ([`Rings::outgrows`]).
+    fn packet_len_max(&self, rings: &[Ring]) -> Option<usize> {
+        let frame_size = self.memories.iter().map(Memory::frame_size).min()?;
+        let one = wan_xdp::packet_len_max(frame_size);
+        let is_limit = |ring: &Ring| {
+            let place = self.places.iter().find(|place| place.interface.index == ring.if_index);
+            !ring.multi_buffer && place.is_none_or(|place| place.interface.mtu as usize > one)
+        };
+        let limited = self.one_buffer.is_some() || rings.iter().any(is_limit) || !rings.iter().any(|r| r.multi_buffer);
+        Some(if limited { one } else { wan_xdp::chain_packet_len_max(frame_size) })
+    }
+
+    /// Whether an interface whose packets fitted one frame each was given an MTU with which they do not.
+    pub(super) fn outgrows(&self, at: usize, mtu: u32) -> bool {
+        let before = self.places[at].interface.mtu;
+        let one = self.memories.iter().map(|memory| wan_xdp::packet_len_max(memory.frame_size())).min();
+        self.one_buffer.is_none() && one.is_some_and(|one| before as usize <= one && mtu as usize > one)
+    }
+
+    /// For people: why an interface's packets take several frames of its rings, or do not.
+    fn why_buffers(&self, at: usize, multi_buffer: bool) -> String {
+        let mtu = self.places[at].interface.mtu;
+        match &self.one_buffer {
+            _ if mtu <= sizes::ONE_BUFFER_MTU => format!("MTU {mtu} needs none"),
+            _ if multi_buffer => format!("MTU {mtu}"),
+            Some(why) => why.clone(),
+            None => "the kernel or the driver has no such rings".to_owned(),
+        }
     }
 
     /// An interface, as it was when its rings were bound.
@@ -147,7 +184,7 @@ impl Control {
         let port = self.driver.socket.port();
         let mtu = self.driver.mtu();
         if let Some(steer) = &mut self.driver.steer {
-            if let Some(bytes) = self.rings.packet_len_max() {
+            if let Some(bytes) = self.rings.packet_len_max(&self.facts.rings) {
                 steer.set_packet_len_max(bytes);
             }
             steer.set_tunnel_mtu(mtu)?;
@@ -185,6 +222,7 @@ impl Control {
             tracing::warn!(interface = interface.name, reason, "XDP runs in generic mode");
         }
         let zero_copy = !sockets.is_empty() && sockets.iter().all(|ring| ring.zero_copy);
+        let multi_buffer = !sockets.is_empty() && sockets.iter().all(|ring| ring.multi_buffer);
         let shown = if role.is_lan() { &mut facts.lan.interfaces } else { &mut facts.wan.interfaces };
         shown.push(InterfaceStatus {
             name: interface.name.clone(),
@@ -192,6 +230,8 @@ impl Control {
             xdp_mode: attached.mode.label().to_owned(),
             copy_mode: if zero_copy { "zero-copy" } else { "copy" }.to_owned(),
             queues: u32::try_from(sockets.len()).unwrap_or(u32::MAX),
+            multi_buffer,
+            multi_buffer_reason: rings.why_buffers(at, multi_buffer),
         });
         Ok(())
     }
@@ -364,6 +404,7 @@ impl Control {
                 if_index,
                 queue: config.queue,
                 zero_copy: socket.bound().zero_copy,
+                multi_buffer: socket.bound().multi_buffer,
                 socket: socket.as_fd().try_clone_to_owned()?,
             });
             sockets[lane].push(socket);
@@ -385,6 +426,11 @@ impl Control {
                 anyhow::bail!("a lane does not take its rings");
             }
             link.lane.wake();
+        }
+        let port = self.driver.socket.port();
+        if let (Some(steer), Some(bytes)) = (&mut self.driver.steer, self.rings.packet_len_max(&self.facts.rings)) {
+            steer.set_packet_len_max(bytes);
+            steer.set_port(port)?;
         }
         self.steer_to(at)?;
         if !of_lan {

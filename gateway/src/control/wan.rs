@@ -69,19 +69,19 @@ impl Choice {
 
 /// One configuration for each queue of an interface.
 pub fn rings_of(wan: &Wan, interface: &Interface) -> impl Iterator<Item = XskConfig> {
-    (0..interface.rx_queues.clamp(1, QUEUES_MAX)).map(|queue| ring(wan, interface.index, queue))
+    (0..interface.rx_queues.clamp(1, QUEUES_MAX)).map(|queue| ring(wan, interface, queue))
 }
 
-fn ring(wan: &Wan, if_index: u32, queue: u32) -> XskConfig {
+fn ring(wan: &Wan, interface: &Interface, queue: u32) -> XskConfig {
     let entries = sizes::ring_entries(wan.ring, 1, 0, FRAME_SIZE);
     XskConfig {
-        if_index,
+        if_index: interface.index,
         queue,
         rx_ring: entries,
         tx_ring: entries,
         fill_ring: entries,
         copy: wan.copy,
-        multi_buffer: false,
+        multi_buffer: !wan.one_buffer && interface.mtu > sizes::ONE_BUFFER_MTU,
         busy_poll: wan.busy_poll,
     }
 }
@@ -141,7 +141,7 @@ pub fn without_zero_copy(wan: &Wan, interface: &Interface) -> Option<String> {
 fn try_zero_copy(wan: &Wan, interface: &Interface) -> std::io::Result<bool> {
     let sizes = MemoryConfig { frames: 4096, frame_size: FRAME_SIZE, jumbo_frames: 0, huge_pages: false };
     let (memory, mut pool) = Memory::new(sizes)?;
-    let socket = Xsk::open(&ring(wan, interface.index, 0), &memory)?;
+    let socket = Xsk::open(&ring(wan, interface, 0), &memory)?;
     let zero_copy = socket.bound().zero_copy;
     socket.close(&mut pool);
     Ok(zero_copy)

@@ -2,7 +2,8 @@
 //!
 //! 1. A program that somebody detached is attached again at once; when that happens again soon, the rings are given up
 //!    for a while, as are those of an interface where another program has taken the place.
-//! 2. An interface that uses another number of queues gets rings for these.
+//! 2. An interface that uses another number of queues gets rings for these, and one whose packets take several frames from
+//!    here on, rings for such.
 //!
 //! Enters: the kernel's word on each interface, with every tick. Leaves: attachments, losses of rings with their
 //! reason. Never does: fight with whoever wants the interface, or touch a program that is not ours.
@@ -88,6 +89,9 @@ impl Control {
             Ok(current) if current.rx_queues != interface.rx_queues => {
                 let (before, after) = (interface.rx_queues, current.rx_queues);
                 Finding::Broken(format!("it has {after} receive queues in place of {before}"))
+            }
+            Ok(current) if self.rings.outgrows(at, current.mtu) => {
+                Finding::Broken(format!("its MTU of {} takes rings of several frames for a packet", current.mtu))
             }
             _ => Finding::Sound,
         }

@@ -63,8 +63,12 @@ impl LanSide {
                     way
                 }
             };
-            match way.and_then(|(place, hop)| forwardable(&frame, hop).map(|()| (place, hop))) {
-                Ok((place, hop)) => rings.at(place).push(pool, frame, hop, stats),
+            let way = way.and_then(|(place, hop)| {
+                let ring = rings.at(place);
+                forwardable(&frame, hop, ring.long_max()).map(|()| (ring, hop))
+            });
+            match way {
+                Ok((ring, hop)) => ring.push(pool, frame, hop, stats),
                 Err(why) => {
                     count(why, stats);
                     to_kernel.push(frame);
@@ -74,10 +78,10 @@ impl LanSide {
     }
 }
 
-/// Whether a packet is one that is simply forwarded.
+/// Whether a packet is one that is simply forwarded, by a ring that sends packets in jumbo frames up to `long_max`.
 #[inline]
-fn forwardable(frame: &Frame, hop: &NextHop) -> Result<(), ToKernel> {
-    if frame.is_jumbo() || frame.len() > hop.mtu as usize {
+fn forwardable(frame: &Frame, hop: &NextHop, long_max: usize) -> Result<(), ToKernel> {
+    if (frame.is_jumbo() && frame.len() > long_max) || frame.len() > hop.mtu as usize {
         return Err(ToKernel::TooLong);
     }
     let forwarded = inner::forwarded(frame.data());

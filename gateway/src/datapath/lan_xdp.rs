@@ -15,6 +15,9 @@ use super::ring::{OnRing, Ring};
 use super::stats::LaneStats;
 use super::wire;
 
+/// Bytes that sealing puts behind a packet at most: padding to 16, and a tag of 16.
+const SEALED_BEHIND: usize = 15 + 16;
+
 /// One ring.
 #[derive(Debug)]
 pub struct LanXdp {
@@ -33,7 +36,7 @@ impl LanXdp {
         let (mut packets, mut bytes) = (0, 0);
         while !into.is_full() && self.ring.glance(pool) {
             for mut frame in self.ring.take(into.remaining_capacity()) {
-                match unwrap(&mut frame) {
+                match unwrap(&mut frame).and_then(|()| make_room(&mut frame, pool)) {
                     Ok(()) => {
                         packets += 1;
                         bytes += frame.len() as u64;
@@ -46,10 +49,17 @@ impl LanXdp {
                 }
             }
         }
+        self.ring.count_dropped(stats);
         stats.lan_rx_packets.add(packets);
         stats.lan_rx_bytes.add(bytes);
         stats.lan_xdp_rx_packets.add(packets);
         stats.lan_xdp_rx_bytes.add(bytes);
+    }
+
+    /// Bytes of the longest packet in a jumbo frame that can be staged; zero where none can.
+    #[inline]
+    pub(super) fn long_max(&self) -> usize {
+        self.ring.long_max()
     }
 
     /// Stages one packet for a next hop on this ring's interface; the hop's MTU was looked at.
@@ -127,5 +137,19 @@ fn wrap(frame: &mut Frame, hop: &NextHop) -> Result<(), DropReason> {
     let (front, last) = header.split_at_mut(hop.ethernet.len());
     front.copy_from_slice(&hop.ethernet);
     last.copy_from_slice(&ether_type.to_be_bytes());
+    Ok(())
+}
+
+/// Sees to it that there is room for sealing behind a packet: one that fills its frame to the end moves to a larger one.
+#[inline]
+fn make_room(frame: &mut Frame, pool: &mut Pool) -> Result<(), DropReason> {
+    if frame.tailroom() >= SEALED_BEHIND {
+        return Ok(());
+    }
+    let mut larger = pool.take_jumbo().ok_or(DropReason::NoFrame)?;
+    if let Some(room) = larger.append(frame.len()) {
+        room.copy_from_slice(frame.data());
+    }
+    pool.put(std::mem::replace(frame, larger));
     Ok(())
 }

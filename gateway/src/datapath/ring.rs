@@ -7,7 +7,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
-use landbridge_xsk::{BURST, Burst, Frame, Pool, Xsk};
+use landbridge_proto::DropReason;
+use landbridge_xsk::{BURST, Burst, ChainsDropped, Frame, Pool, Xsk};
+
+use super::stats::LaneStats;
 
 /// One ring and its backlogs.
 #[derive(Debug)]
@@ -18,6 +21,8 @@ pub(super) struct Ring {
     staged: Burst,
     /// Bytes that count of each of them.
     staged_lens: ArrayVec<u32, BURST>,
+    /// Bytes of the longest packet in a jumbo frame that it sends, less the headers that come before it; zero for none.
+    long_max: usize,
 }
 
 /// What became of staged frames.
@@ -35,7 +40,9 @@ pub(super) struct Moved {
 impl Ring {
     /// Of a bound socket.
     pub(super) fn new(if_index: u32, socket: Xsk) -> Self {
-        Self { if_index, socket, received: Burst::new(), staged: Burst::new(), staged_lens: ArrayVec::new() }
+        let long_max = if socket.bound().multi_buffer { socket.len_max().saturating_sub(Frame::HEADROOM) } else { 0 };
+        let (received, staged, staged_lens) = (Burst::new(), Burst::new(), ArrayVec::new());
+        Self { if_index, socket, received, staged, staged_lens, long_max }
     }
 
     /// Receives frames where none wait already; true when some do.
@@ -50,6 +57,23 @@ impl Ring {
     pub(super) fn take(&mut self, room: usize) -> impl Iterator<Item = Frame> + '_ {
         let room = room.min(self.received.len());
         self.received.drain(..room)
+    }
+
+    /// Bytes of the longest packet in a jumbo frame that can be staged, whatever headers were put before it; zero where none
+    /// can.
+    #[inline]
+    pub(super) fn long_max(&self) -> usize {
+        self.long_max
+    }
+
+    /// Counts what was received and dropped before anybody saw it.
+    #[inline]
+    pub(super) fn count_dropped(&mut self, stats: &LaneStats) {
+        if self.long_max != 0 {
+            let ChainsDropped { oversized, no_frame } = self.socket.take_chains_dropped();
+            stats.drop_packets(DropReason::Oversized, oversized);
+            stats.drop_packets(DropReason::NoFrame, no_frame);
+        }
     }
 
     /// Whether staged frames have to be moved before another one is staged.

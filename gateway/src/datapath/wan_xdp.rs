@@ -2,13 +2,14 @@
 //!
 //! Enters: Ethernet frames that the steer program redirected; UDP payloads with the path they go. Leaves: UDP
 //! payloads in place; Ethernet frames on the wire. Never does: take what does not fit the path's MTU or
-//! does not lie in the ring's memory; that is the kernel socket's ([`super::wan`]).
+//! what the ring cannot send; that is the kernel socket's ([`super::wan`]).
 
 use std::io;
 use std::net::SocketAddr;
 
 use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
+use landbridge_xsk::chain::{KERNEL_HEADROOM, chain_len_max};
 use landbridge_xsk::{Frame, Pool, Xsk};
 
 use super::ring::{OnRing, Ring};
@@ -18,14 +19,18 @@ use super::wire::{self, ETHERNET_MAX};
 
 /// Places that are told apart among those with unsent frames.
 const UNSENT_MAX: usize = 8;
-/// Bytes of a frame that the kernel keeps in front of a received packet (XDP_PACKET_HEADROOM).
-const KERNEL_HEADROOM: usize = 256;
 
 /// Bytes of the longest IP packet that a frame of this size receives: what is redirected to a ring and does not fit, the
 /// kernel drops.
 #[must_use]
 pub const fn packet_len_max(frame_size: u32) -> usize {
-    (frame_size as usize).saturating_sub(KERNEL_HEADROOM + ETHERNET_MAX)
+    (frame_size as usize).saturating_sub(KERNEL_HEADROOM as usize + ETHERNET_MAX)
+}
+
+/// The same where a packet may take several frames.
+#[must_use]
+pub const fn chain_packet_len_max(frame_size: u32) -> usize {
+    chain_len_max(frame_size) - ETHERNET_MAX
 }
 
 /// One ring, and what is remembered for it.
@@ -63,6 +68,7 @@ impl WanXdp {
                 }
             }
         }
+        self.ring.count_dropped(stats);
     }
 
     /// Whether frames for this place may wait for the next flush.
@@ -73,7 +79,7 @@ impl WanXdp {
 
     /// Stages one datagram; gives it back when it has to take the kernel's socket.
     pub fn push(&mut self, pool: &mut Pool, mut frame: Frame, to: Outgoing<'_>, stats: &LaneStats) -> Option<Frame> {
-        if frame.is_jumbo() {
+        if frame.is_jumbo() && frame.len() > self.ring.long_max() {
             return Some(frame);
         }
         let Some(headers) = to.path.headers() else { return Some(frame) };

@@ -34,7 +34,7 @@ use crate::settings::{LanBackend, Settings, Wan, WanBackend};
 use crate::sizes;
 use crate::status::network::NetworkStatus;
 use crate::status::{self, CryptoStatus, LanStatus, WanStatus};
-use crate::steer::Steer;
+use crate::steer::{Interface, Steer, SteerError};
 
 /// How long the kernel may take to clean up after a killed process.
 const KILLED_LIMIT: Duration = Duration::from_secs(3);
@@ -42,6 +42,8 @@ const KILLED_LIMIT: Duration = Duration::from_secs(3);
 const LANES_MAX: usize = 8;
 /// Frames of each lane for packets that no small one holds.
 const JUMBO_FRAMES: u32 = 128;
+/// The same where whole bursts may be of such packets. Memory that no packet ever reaches is not resident.
+const JUMBO_FRAMES_OF_LONG: u32 = 512;
 /// Sealed packets of tunnel MTUs beyond this do not fit frames of 2048 bytes as rings receive them.
 const SMALL_MTU_MAX: u32 = 1690;
 /// What IPv6, UDP and sealing add to an inner packet.
@@ -98,6 +100,8 @@ pub(super) struct Choices {
     pub(super) wan: Choice,
     pub(super) lan: LanChoice,
     pub(super) relay: Egress,
+    /// Why packets do not take several frames of a ring; none where they may.
+    pub(super) one_buffer: Option<String>,
 }
 
 impl Choices {
@@ -106,11 +110,11 @@ impl Choices {
         let wan = wan::choose(settings, netlink)?;
         let lan = lan::choose(settings, &wan, netlink)?;
         let relay = Egress::choose(settings, &wan, netlink)?;
-        let mut choices = Self { wan, lan, relay };
+        let mut choices = Self { wan, lan, relay, one_buffer: None };
         if !choices.have_rings() && !choices.relay.wants_program() {
             return Ok((choices, None));
         }
-        let error = match Steer::load() {
+        let error = match choices.load(settings) {
             Ok(steer) => return Ok((choices, Some(steer))),
             Err(error) => error,
         };
@@ -132,6 +136,25 @@ impl Choices {
         Ok((choices, None))
     }
 
+    /// Loads the XDP program: in its form for frames in several buffers where an interface's MTU asks for it and the kernel
+    /// has that (Linux 5.18), else in its plain one.
+    fn load(&mut self, settings: &Settings) -> Result<Steer, SteerError> {
+        let needed = self.ringed().any(|interface| interface.mtu > sizes::ONE_BUFFER_MTU);
+        if settings.wan.one_buffer || !needed {
+            self.one_buffer = Some("configured".to_owned()).filter(|_| settings.wan.one_buffer);
+            return Steer::load();
+        }
+        Steer::load_long().or_else(|error| {
+            let error = error.to_string();
+            tracing::warn!(
+                error,
+                "the XDP program takes no frames in several buffers: long packets stay with the kernel"
+            );
+            self.one_buffer = Some(error);
+            Steer::load()
+        })
+    }
+
     /// Whether a side has rings.
     pub(super) fn have_rings(&self) -> bool {
         !self.wan.interfaces.is_empty() || !self.lan.ports.is_empty()
@@ -143,6 +166,7 @@ impl Choices {
         let entries = sizes::ring_entries(settings.wan.ring, wan.len(), lan.len(), frame_size);
         for ring in wan.iter_mut().chain(&mut lan) {
             (ring.rx_ring, ring.tx_ring, ring.fill_ring) = (entries, entries, entries);
+            ring.multi_buffer &= self.one_buffer.is_none();
         }
         (wan, lan)
     }
@@ -164,10 +188,14 @@ impl Choices {
         place % busy
     }
 
+    /// The interfaces with rings.
+    fn ringed(&self) -> impl Iterator<Item = &Interface> {
+        self.wan.interfaces.iter().chain(self.lan.ports.iter().map(|port| &port.ringed))
+    }
+
     /// The name of an interface with rings.
     fn name_of(&self, if_index: u32) -> String {
-        let mut interfaces = self.wan.interfaces.iter().chain(self.lan.ports.iter().map(|port| &port.ringed));
-        interfaces.find(|interface| interface.index == if_index).map(|found| found.name.clone()).unwrap_or_default()
+        self.ringed().find(|interface| interface.index == if_index).map(|found| found.name.clone()).unwrap_or_default()
     }
 }
 
@@ -329,6 +357,10 @@ pub(super) fn lane_configs(
     for config in &mut configs {
         let rings = config.wan_rings.len() + config.lan_rings.len();
         config.frames = sizes::frames(settings.frames_per_lane, rings, entries);
+        let multi_buffer = config.wan_rings.iter().chain(&config.lan_rings).any(|ring| ring.multi_buffer);
+        if multi_buffer || frame_size != SMALL_FRAME {
+            config.jumbo_frames = JUMBO_FRAMES_OF_LONG;
+        }
     }
     configs
 }
@@ -364,16 +396,16 @@ pub(super) fn places(settings: &Settings, choices: &Choices, lanes: &Lanes, busy
     let (wan_rings, lan_rings) = choices.rings(settings, frame_size);
     let ring = sizes::ring_entries(settings.wan.ring, wan_rings.len(), lan_rings.len(), frame_size);
     let wan = rings::Options {
-        rings: Wan { ring, ..settings.wan.clone() },
+        rings: Wan { ring, one_buffer: choices.one_buffer.is_some(), ..settings.wan.clone() },
         optional: settings.wan.backend == WanBackend::Auto,
         reason: choices.wan.reason.clone(),
     };
     let lan = rings::Options {
-        rings: Wan { ring, ..lan::ring_options(settings) },
+        rings: Wan { ring, one_buffer: choices.one_buffer.is_some(), ..lan::ring_options(settings) },
         optional: settings.lan.backend == LanBackend::Auto,
         reason: choices.lan.reason.clone(),
     };
-    Rings::new(wan, &choices.wan, lan, &choices.lan, memories)
+    Rings::new(wan, &choices.wan, lan, &choices.lan, memories, choices.one_buffer.clone())
 }
 
 /// Every queue with rings, by a second descriptor of its socket.
@@ -386,6 +418,7 @@ fn rings_of(lanes: &mut Lanes, choices: &Choices) -> Vec<Ring> {
             if_index,
             queue,
             zero_copy: bound.zero_copy,
+            multi_buffer: bound.multi_buffer,
             socket: fd,
         })
         .collect()

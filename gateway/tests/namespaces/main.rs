@@ -8,6 +8,7 @@ mod channel;
 mod forward;
 mod hostile;
 mod interop;
+mod jumbo;
 mod lab;
 mod laboratory;
 mod lifecycle;
