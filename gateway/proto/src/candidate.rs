@@ -149,6 +149,8 @@ pub enum Refused {
     Ours,
     /// Inside a peer's allowed IPs: the way there leads into the tunnel.
     InTunnel,
+    /// Of an address family that this host has no address of.
+    NoRoute,
 }
 
 impl Refused {
@@ -165,6 +167,7 @@ impl Refused {
             Self::NoPort => "no_port",
             Self::Ours => "ours",
             Self::InTunnel => "in_tunnel",
+            Self::NoRoute => "no_route",
         }
     }
 }

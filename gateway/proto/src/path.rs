@@ -232,6 +232,11 @@ impl Paths {
         self.pair_up(now);
     }
 
+    /// What the peer said of itself last, and which word of its own that was.
+    pub(crate) fn theirs_of(&self) -> Option<(u32, Candidates)> {
+        self.theirs.clone()
+    }
+
     /// What the peer said of itself.
     pub(crate) fn theirs(&self) -> Option<&Candidates> {
         self.theirs.as_ref().map(|(_, theirs)| theirs)

@@ -3,7 +3,7 @@
 //! Enters: what the control task gathered, and what peers say. Leaves: messages, and candidates for the paths of a peer.
 //! Never does: try a place.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::Endpoint;
@@ -43,6 +43,45 @@ impl Endpoint {
     /// The addresses of our interfaces: candidates of peers that are among them are refused.
     pub fn set_own_addresses(&mut self, addresses: &[IpAddr]) {
         self.place.own = addresses.to_vec();
+    }
+
+    /// Of which families this host has an address, IPv4 and IPv6: places of peers in another one are not tried, and are again
+    /// when that changes. At first it is taken to have both.
+    pub fn set_families(&mut self, now: Instant, families: [bool; 2]) {
+        let lacks = families.map(|has| !has);
+        if std::mem::replace(&mut self.place.lacks, lacks) == lacks {
+            return;
+        }
+        let ids: Vec<PeerId> = self.peers.ids().collect();
+        for id in ids {
+            self.sort_candidates_again(id, now);
+        }
+    }
+
+    fn lacks_family_of(&self, place: SocketAddr) -> bool {
+        self.place.lacks[usize::from(place.is_ipv6())]
+    }
+
+    /// What a peer said last, with what was refused for want of a route, is looked at anew.
+    fn sort_candidates_again(&mut self, id: PeerId, now: Instant) {
+        let Some((generation, known)) = self.paths_mut(id).and_then(|paths| paths.theirs_of()) else { return };
+        let refused = self.place.refused.remove(&id).unwrap_or_default();
+        let (waiting, other): (Vec<_>, Vec<_>) = refused.into_iter().partition(|(_, why)| *why == Refused::NoRoute);
+        let mut candidates = known.clone();
+        candidates.list.extend(waiting.into_iter().map(|(candidate, _)| candidate));
+        candidates.list.truncate(CANDIDATES_MAX);
+        let counted = self.channel_counters.candidates_refused;
+        self.refuse_candidates(id, &mut candidates);
+        self.channel_counters.candidates_refused = counted;
+        if !other.is_empty() {
+            self.place.refused.entry(id).or_default().extend(other);
+        }
+        if candidates != known
+            && let Some(paths) = self.paths_mut(id)
+        {
+            paths.hear_candidates(now, generation, candidates);
+            self.run_paths(id, now);
+        }
     }
 
     pub(super) fn tell_candidates(&mut self, now: Instant) {
@@ -125,13 +164,17 @@ impl Endpoint {
     pub(super) fn refuse_candidates(&mut self, id: PeerId, candidates: &mut Candidates) -> usize {
         let mut refused = Vec::new();
         candidates.list.retain(|candidate| {
-            let why = refusal(candidate.address, &self.place.own, &self.allowed_ips);
+            let lacks_route = self.lacks_family_of(candidate.address).then_some(Refused::NoRoute);
+            let why = refusal(candidate.address, &self.place.own, &self.allowed_ips).or(lacks_route);
             refused.extend(why.map(|why| (*candidate, why)));
             why.is_none()
         });
-        let is_odd = |(_, why): &&(Candidate, Refused)| !matches!(why, Refused::Ours | Refused::InTunnel);
+        let is_odd =
+            |(_, why): &&(Candidate, Refused)| !matches!(why, Refused::Ours | Refused::InTunnel | Refused::NoRoute);
         let odd = refused.iter().filter(is_odd).count();
-        self.channel_counters.candidates_refused += refused.len() as u64;
+        // That we have no way there says nothing about the peer.
+        let wrong = refused.iter().filter(|(_, why)| *why != Refused::NoRoute).count();
+        self.channel_counters.candidates_refused += wrong as u64;
         match refused.len() {
             0 => self.place.refused.remove(&id),
             _ => self.place.refused.insert(id, refused),

@@ -426,6 +426,12 @@ impl Endpoint {
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
     }
 
+    /// Peers that are sought by way of others.
+    #[must_use]
+    pub fn sought(&self) -> BTreeSet<PeerId> {
+        self.meeting.seeker.sought().collect()
+    }
+
     /// Where a peer may be, by relays, and as introducers said.
     pub(super) fn places_of(&self, id: PeerId) -> Vec<Candidate> {
         let relayed = self.relayed_places(id);

@@ -25,6 +25,8 @@ pub(super) struct Place {
     pub(super) config: NatConfig,
     /// Addresses of our interfaces.
     pub(super) own: Vec<IpAddr>,
+    /// That this host has no address of IPv4, of IPv6.
+    pub(super) lacks: [bool; 2],
     /// Where we may be reached.
     pub(super) candidates: Candidates,
     /// Grows with every change of them; 0 before the first.

@@ -70,3 +70,22 @@ fn a_stock_peer_is_told_nothing_of_paths() {
     assert!(world.sides[0].endpoint.peer(world.sides[0].peer).is_some_and(|peer| peer.paths.is_none()));
     assert!(world.sides[0].sent_of(6).len() <= 3, "hellos alone");
 }
+
+#[test]
+fn places_of_a_family_that_we_have_no_address_of_are_not_tried_until_we_have_one() {
+    let mut world = World::new(85);
+    world.sides[1].endpoint.set_families(world.now, [true, false]);
+    let both = [candidate("198.51.100.7:40000"), candidate("[2001:db8::7]:51820")];
+    world.sides[0].endpoint.set_local_candidates(world.now, &both, NAT);
+    world.send(0, 1);
+    world.run_for(Duration::from_secs(20));
+    assert_eq!(heard(&world, 1).0, both[..1]);
+    assert_eq!(world.sides[1].endpoint.channel_counters().candidates_refused, 0, "the peer said nothing wrong");
+    assert_eq!(world.sides[1].drops, []);
+    world.sides[1].endpoint.set_families(world.now, [true, true]);
+    world.run_for(Duration::from_secs(5));
+    assert_eq!(heard(&world, 1).0, both);
+    world.sides[1].endpoint.set_families(world.now, [false, true]);
+    world.run_for(Duration::from_secs(1));
+    assert_eq!(heard(&world, 1).0, both[1..]);
+}
