@@ -64,6 +64,9 @@ fn network(network: &NetworkStatus) -> Vec<(&'static str, String)> {
         let why = if reasons.is_empty() { "asked".to_owned() } else { reasons.join("; ") };
         lines.push(("port mapping", format!("none by {router} ({why})")));
     }
+    if let Some(external) = network.pinhole.external {
+        lines.push(("firewall", format!("open for {external}")));
+    }
     lines
 }
 

@@ -8,11 +8,13 @@
 //! Enters: settings, news, answers of servers. Leaves: candidates and the kind of NAT. Never does: wait, or send to anybody
 //! but the servers and routers that it is given.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use landbridge_proto::PeerId;
 use landbridge_proto::candidate::{Behaviour, Candidate, Nat};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -26,12 +28,12 @@ use super::report;
 use super::sockets::{ControlSocket, Received};
 use super::{Control, watch as watched};
 use crate::nat::gather::{Sources, gather};
-use crate::nat::hosts;
+use crate::nat::hosts::{self, HOSTS_MAX};
 use crate::nat::kind::Observation;
 use crate::nat::mapping::{Keeper, Router, State};
 use crate::nat::stun::message::REQUEST_MAX;
 use crate::nat::survey::{FRESH, is_public};
-use crate::settings::NatSettings;
+use crate::settings::{MappingProtocol, NatSettings};
 
 /// Reads of the fresh socket in one round.
 const READS: usize = 16;
@@ -47,10 +49,13 @@ pub(super) struct Candidates {
     /// The addresses of each configured server.
     servers: Vec<Vec<SocketAddr>>,
     fresh: Option<Fresh>,
-    keeper: Option<Keeper>,
-    /// What the keeper has.
-    mapping: State,
+    /// Of IPv4, where a port is mapped, and of IPv6, where a firewall is opened.
+    keepers: [Option<Keeper>; 2],
+    /// What the keepers have.
+    mapping: [State; 2],
     footing: Footing,
+    /// Peers that are sought.
+    sought: BTreeSet<PeerId>,
     given: (Vec<Candidate>, Nat),
 }
 
@@ -73,9 +78,18 @@ struct Footing {
 }
 
 impl Footing {
-    /// The router between us and the internet, when our address is not one of the internet's.
-    fn router(&self) -> Option<Router> {
-        Router::of(&self.routes[0]?)
+    /// The routers between us and the internet, of IPv4 when our address is not one of the internet's, of IPv6 when it is one.
+    fn routers(&self) -> [Option<Router>; 2] {
+        self.routes.map(|route| Router::of(&route?))
+    }
+
+    /// Whether there is any address of IPv4, of IPv6. Beyond those that are kept there may be more.
+    fn families(&self) -> [bool; 2] {
+        let is_full = self.hosts.len() >= HOSTS_MAX;
+        [false, true].map(|ipv6| {
+            let routed = self.routes[usize::from(ipv6)].is_some();
+            is_full || routed || self.hosts.iter().any(|host| host.is_ipv6() == ipv6)
+        })
     }
 }
 
@@ -90,9 +104,10 @@ impl Candidates {
             names,
             servers,
             fresh: None,
-            keeper: None,
-            mapping: State::default(),
+            keepers: [None, None],
+            mapping: Default::default(),
             footing: Footing::default(),
+            sought: BTreeSet::new(),
             given,
         };
         (candidates, resolved)
@@ -194,44 +209,57 @@ impl Control {
         // All of them, also those that nobody is told of: what leads there leads to ourselves.
         let own: Vec<_> = self.addresses.iter().copied().collect();
         self.driver.endpoint.set_own_addresses(&own);
+        self.driver.endpoint.set_families(Instant::now(), self.candidates.footing.families());
         if changed {
             tracing::debug!(hosts = self.candidates.footing.hosts.len(), "our place in the network");
         }
         changed
     }
 
-    /// Has the router asked for a port, where we are behind one.
+    /// Has the routers asked for a port, where we are behind them.
     fn want_mapping(&mut self) {
         let Self { candidates, driver, mapping, .. } = self;
-        if candidates.settings.port_mapping.is_empty() || !candidates.settings.direct {
+        let Candidates { settings, keepers, footing, .. } = candidates;
+        if settings.port_mapping.is_empty() || !settings.direct {
             return;
         }
         let port = NonZeroU16::new(driver.socket.port());
-        let wanted = candidates.footing.router().zip(port);
-        if wanted.is_some() && candidates.keeper.is_none() {
-            match Keeper::start(candidates.settings.port_mapping.clone()) {
-                Ok((keeper, states)) => (candidates.keeper, *mapping) = (Some(keeper), Some(states)),
-                Err(error) => tracing::warn!(%error, "no port is mapped: a thread cannot be started"),
+        // Of IPv6 there is nothing to map, and one protocol that opens firewalls.
+        let pinholes = settings.port_mapping.iter().copied().filter(|protocol| *protocol == MappingProtocol::Pcp);
+        let protocols = [settings.port_mapping.clone(), pinholes.collect()];
+        for (family, (router, protocols)) in footing.routers().into_iter().zip(protocols).enumerate() {
+            let wanted = router.zip(port);
+            if wanted.is_some() && keepers[family].is_none() && !protocols.is_empty() {
+                match Keeper::start(protocols) {
+                    Ok((keeper, states)) => (keepers[family], mapping[family]) = (Some(keeper), Some(states)),
+                    Err(error) => tracing::warn!(%error, "no port is mapped: a thread cannot be started"),
+                }
             }
-        }
-        if let Some(keeper) = &candidates.keeper {
-            keeper.want(wanted);
+            if let Some(keeper) = &keepers[family] {
+                keeper.want(wanted);
+            }
         }
     }
 
     /// The router may be another one with the same address, or may have forgotten us.
     fn renew_mapping(&self) {
-        if let Some(keeper) = &self.candidates.keeper {
-            keeper.doubt();
-        }
+        self.candidates.keepers.iter().flatten().for_each(Keeper::doubt);
     }
 
-    /// The router granted a port, or took it away.
+    /// A router granted a port, or took it away.
     pub(super) fn take_mapping(&mut self) {
-        if let Some(states) = &mut self.mapping {
-            self.candidates.mapping = states.borrow_and_update().clone();
-            self.give_candidates(Instant::now());
+        let now = Instant::now();
+        let before = self.candidates.mapping[0].lost;
+        for (states, state) in self.mapping.iter_mut().zip(&mut self.candidates.mapping) {
+            if let Some(states) = states {
+                *state = states.borrow_and_update().clone();
+            }
         }
+        // What has forgotten our port has forgotten its other bindings too.
+        if self.candidates.mapping[0].lost != before {
+            self.driver.outlook.look_again(now);
+        }
+        self.give_candidates(now);
     }
 
     /// Reads what came to the fresh socket. True when more may wait.
@@ -253,6 +281,11 @@ impl Control {
 
     /// Runs what is due: surveys, their questions, and what follows from the answers.
     pub(super) fn run_candidates(&mut self, now: Instant) {
+        let sought = self.driver.endpoint.sought();
+        if !sought.is_subset(&self.candidates.sought) {
+            self.driver.outlook.freshen(now);
+        }
+        self.candidates.sought = sought;
         let outlook = &mut self.driver.outlook;
         if outlook.is_due(now) {
             if outlook.wants_fresh() && self.candidates.fresh.is_none() {
@@ -319,7 +352,8 @@ impl Control {
         let of_uplinks = found.iter().flat_map(|found| found.uplinks.iter().map(|(_, mapped)| *mapped));
         let stun: Vec<_> = found.iter().filter_map(|found| found.mapped()).chain(of_uplinks).collect();
         let observed: Vec<_> = self.observed().map(|seen| seen.mapped).take(OBSERVED_MAX).collect();
-        let mapped: Vec<_> = self.candidates.mapping.mapped.iter().map(|mapped| mapped.external).collect();
+        let [mapping, pinhole] = &self.candidates.mapping;
+        let mapped: Vec<_> = mapping.mapped.iter().map(|mapped| mapped.external).collect();
         let sources = Sources {
             hosts: &self.candidates.footing.hosts,
             port: self.driver.socket.port(),
@@ -328,7 +362,7 @@ impl Control {
             observed: &observed,
         };
         let given = (gather(sources), self.nat());
-        self.facts.network = report::network::network(outlook, &self.candidates.mapping);
+        self.facts.network = report::network::network(outlook, mapping, pinhole);
         if given != self.candidates.given {
             let (candidates, nat) = &given;
             tracing::debug!(
@@ -352,8 +386,16 @@ fn log_fresh(error: &anyhow::Error) {
     tracing::debug!("the kind of NAT is not looked at: {error:#}");
 }
 
-/// Resolves when the router granted or took a port.
-pub(super) async fn mapping_changed(states: Option<&mut watch::Receiver<State>>) {
+/// Resolves when a router granted or took a port.
+pub(super) async fn mapping_changed(states: &mut [Option<watch::Receiver<State>>; 2]) {
+    let [v4, v6] = states;
+    tokio::select! {
+        () = changed(v4.as_mut()) => {}
+        () = changed(v6.as_mut()) => {}
+    }
+}
+
+async fn changed(states: Option<&mut watch::Receiver<State>>) {
     let changed = match states {
         Some(states) => states.changed().await.is_ok(),
         None => false,

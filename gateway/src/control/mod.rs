@@ -133,7 +133,7 @@ pub struct Control {
     /// Addresses of STUN servers.
     servers: mpsc::Receiver<Resolved<usize>>,
     /// What the router grants.
-    mapping: Option<tokio::sync::watch::Receiver<mapping::State>>,
+    mapping: [Option<tokio::sync::watch::Receiver<mapping::State>>; 2],
     names: Names<PeerId>,
     resolved: mpsc::Receiver<Resolved<PeerId>>,
     queries: mpsc::Receiver<Query>,
@@ -191,7 +191,7 @@ impl Control {
             mtu_follows: parts.mtu_follows,
             candidates,
             servers,
-            mapping: None,
+            mapping: [None, None],
             names,
             resolved,
             queries,
@@ -294,7 +294,7 @@ impl Control {
                 Some(query) = self.queries.recv() => self.answer(query),
                 Some(resolved) = self.resolved.recv() => self.take_name(&resolved),
                 Some(resolved) = self.servers.recv() => self.take_server(&resolved),
-                () = candidates::mapping_changed(self.mapping.as_mut()) => self.take_mapping(),
+                () = candidates::mapping_changed(&mut self.mapping) => self.take_mapping(),
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             if let Some(end) = self.run_due() {

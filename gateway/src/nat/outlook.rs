@@ -1,7 +1,8 @@
 //! When to look at the NATs in between, and what is known of them, sans-IO.
 //!
 //! 1. At start, and when the network underneath changes, a thorough [`Survey`] of either family.
-//! 2. After it one question to each server now and then: a mapping that has moved brings the next thorough survey.
+//! 2. After it one question to each server now and then, and when peers are about to be told where we are: a mapping that has
+//!    moved brings the next thorough survey.
 //! 3. Where nobody answers, thorough surveys ever less often.
 //!
 //! Enters: servers, doubts, outcomes, the time. Leaves: surveys' questions (by [`Outlook::client`]), [`Findings`]. Never does:
@@ -23,6 +24,8 @@ const SETTLE: Duration = Duration::from_millis(300);
 const REFRESH_NAT: Duration = Duration::from_secs(300);
 /// How often without a NAT.
 const REFRESH_OPEN: Duration = Duration::from_secs(900);
+/// What is older than this is asked for again when somebody is about to be told: a NAT may have forgotten us since.
+const STALE: Duration = Duration::from_secs(30);
 /// First wait after nobody answered; doubles up to [`REFRESH_OPEN`].
 const BLOCKED_WAIT: Duration = Duration::from_secs(30);
 /// The shortest time from one thorough survey to the next, so that a network that flaps does not flood servers.
@@ -44,6 +47,8 @@ pub struct Outlook {
     thorough: bool,
     running: bool,
     began: Option<Instant>,
+    /// When servers were last asked.
+    asked: Option<Instant>,
     wait: Duration,
 }
 
@@ -61,6 +66,7 @@ impl Outlook {
             thorough: true,
             running: false,
             began: None,
+            asked: None,
             wait: BLOCKED_WAIT,
         }
     }
@@ -86,6 +92,19 @@ impl Outlook {
     pub fn doubt(&mut self, uplinks: Vec<IpAddr>, now: Instant) {
         self.uplinks = uplinks;
         self.forget(now);
+    }
+
+    /// Peers are about to be told where we are: what is stale is asked for again at once.
+    pub fn freshen(&mut self, now: Instant) {
+        let is_stale = self.asked.is_none_or(|asked| now.saturating_duration_since(asked) >= STALE);
+        if is_stale && !self.running && self.due.is_some_and(|due| due > now) {
+            self.due = Some(now);
+        }
+    }
+
+    /// The router has begun anew, and its NAT with it: where we are seen is another place, most likely.
+    pub fn look_again(&mut self, now: Instant) {
+        self.look_soon(now);
     }
 
     fn forget(&mut self, now: Instant) {
@@ -122,6 +141,7 @@ impl Outlook {
     pub fn begin(&mut self, has_fresh: bool, now: Instant) {
         self.due = None;
         self.running = true;
+        self.asked = Some(now);
         if self.thorough {
             self.began = Some(now);
         }

@@ -244,6 +244,24 @@ fn a_gateway_asks_seldom_while_nothing_changes_and_at_once_when_something_does()
 }
 
 #[test]
+fn what_is_older_than_half_a_minute_is_asked_for_again_when_a_peer_is_sought() {
+    let mut now = Instant::now();
+    let mut world = World::new(EndpointIndependent, AddressAndPortDependent);
+    let mut outlook = Outlook::new(PORT);
+    outlook.set_servers(vec![place("203.0.113.1:3478")], now);
+    assert!(live(&mut world, &mut outlook, &mut now, Duration::from_secs(20)) > 0);
+    outlook.freshen(now);
+    assert_eq!(live(&mut world, &mut outlook, &mut now, Duration::from_secs(20)), 0, "it is fresh");
+    outlook.freshen(now);
+    outlook.freshen(now);
+    assert_eq!(live(&mut world, &mut outlook, &mut now, Duration::from_secs(10)), 1, "one question");
+    outlook.freshen(now);
+    assert_eq!(live(&mut world, &mut outlook, &mut now, Duration::from_secs(60)), 0, "and no other so soon");
+    outlook.look_again(now);
+    assert!(live(&mut world, &mut outlook, &mut now, Duration::from_secs(20)) > 1, "all of it, behind another router");
+}
+
+#[test]
 fn an_address_that_moved_is_noticed_by_the_next_question() {
     let mut world = World::new(EndpointIndependent, EndpointIndependent);
     let (mut outlook, mut now) = (Outlook::new(PORT), Instant::now());

@@ -1,6 +1,6 @@
 //! What a gateway tells of the network around it: servers, routers, and what they let through.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ pub struct NetworkStatus {
     pub uplinks: Vec<UplinkStatus>,
     /// What the router maps.
     pub port_mapping: PortMappingStatus,
+    /// What the router's firewall lets through to our address of IPv6.
+    #[serde(default)]
+    pub pinhole: PortMappingStatus,
 }
 
 /// Another uplink than that of the default route.
@@ -45,7 +48,7 @@ pub struct StunStatus {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PortMappingStatus {
     /// The router, when there is one to ask.
-    pub router: Option<Ipv4Addr>,
+    pub router: Option<IpAddr>,
     /// `pcp`, `nat-pmp` or `upnp`, when it mapped our port.
     pub protocol: Option<String>,
     /// Where.

@@ -228,12 +228,69 @@ fn a_gateway_has_its_port_mapped_by_every_protocol_and_gives_it_back() {
         let mut gateway =
             world.gateway(&lab, &site, ['a', 'b', 'c'][number], &format!("port_mapping = [\"{protocol}\"]\n"));
         let found = network(&gateway, "a mapped port", |found| found.port_mapping.external.is_some()).port_mapping;
-        assert_eq!((found.protocol.as_deref(), found.router), (Some(protocol), Some(uplink.link.upper())));
+        assert_eq!((found.protocol.as_deref(), found.router), (Some(protocol), Some(uplink.link.upper().into())));
         assert_eq!(found.external, Some(SocketAddr::from((uplink.public, PORT))), "{protocol}");
         assert!(mapped_ports(&lab, &site).contains(&PORT.to_string()), "{protocol}");
         gateway.stop();
         assert_eq!(mapped_ports(&lab, &site), "", "{protocol}");
     }
+}
+
+#[test]
+fn a_port_that_a_restarted_router_has_forgotten_is_mapped_again_soon_and_that_is_told() {
+    let Some(lab) = Lab::open() else { return };
+    let mut world = World::new(&lab);
+    for (number, protocol) in ["pcp", "nat-pmp"].into_iter().enumerate() {
+        let site = world.site(&format!("s{number}"), Access::new(Kind::PortRestricted).mappable());
+        let router = &site.uplinks[0].routers[0];
+        let mapper = PortMapper::start(router, Protocols::All).expect("package miniupnpd-nftables");
+        let role = ['a', 'b'][number];
+        let mut gateway = world.gateway(&lab, &site, role, &format!("port_mapping = [\"{protocol}\"]\n"));
+        network(&gateway, "a mapped port", |found| found.port_mapping.external.is_some());
+        // Older than the clock of the next one may be by the time that it is asked.
+        std::thread::sleep(Duration::from_secs(6));
+        drop(mapper);
+        PortMapper::forget(router).expect("rules");
+        let _mapper = PortMapper::start(router, Protocols::All).expect("it starts again");
+        assert!(!mapped_ports(&lab, &site).contains(&PORT.to_string()), "{protocol}: forgotten");
+        // It announces itself; without that a minute would pass.
+        let found = network(&gateway, "the loss", |found| found.port_mapping.lost > 0).port_mapping;
+        assert_eq!(found.external.map(|external| external.port()), Some(PORT), "{protocol}");
+        assert!(mapped_ports(&lab, &site).contains(&PORT.to_string()), "{protocol}: mapped again");
+        gateway.stop();
+        assert_eq!(mapped_ports(&lab, &site), "", "{protocol}");
+    }
+}
+
+#[test]
+fn the_routers_firewall_is_opened_for_our_address_of_ipv6_and_closed_at_the_end() {
+    let Some(lab) = Lab::open() else { return };
+    let mut world = World::new(&lab);
+    let site = world.site("s", Access::new(Kind::PortRestricted).dual().mappable());
+    let uplink = &site.uplinks[0];
+    let _mapper = PortMapper::start(&uplink.routers[0], Protocols::All).expect("package miniupnpd-nftables");
+    let router = lab.adopt(uplink.routers[0].namespace());
+    // The laboratory's own firewall has a table of its own, in which nobody opens anything.
+    router.run(&["nft", "delete", "table", "ip6", "lab"]);
+    let closed = "add rule inet filter forward iifname out meta nfproto ipv6 ct state new drop";
+    router.run(&[&["nft"], &*closed.split(' ').collect::<Vec<_>>()].concat());
+    let mut gateway = world.gateway(&lab, &site, 'a', "port_mapping = [\"pcp\"]\n");
+    let place = SocketAddr::from((uplink.link.address_v6(), PORT));
+    let found = network(&gateway, "an open firewall", |found| found.pinhole.external.is_some()).pinhole;
+    assert_eq!((found.protocol.as_deref(), found.external), (Some("pcp"), Some(place)));
+    let knock = || {
+        let send = move || std::net::UdpSocket::bind("[::]:0")?.send_to(&[0; 32], place).map(drop);
+        world.server.namespace.run(move || Ok(send()?)).expect("a way there");
+    };
+    let heard = || ["unknown_type", "malformed", "truncated"].map(|reason| gateway.drops(reason)).iter().sum::<u64>();
+    let before = heard();
+    eventually("a stranger's datagram", PATIENCE, || {
+        knock();
+        (heard() > before).then_some(())
+    });
+    gateway.stop();
+    let rules = router.run(&["nft", "list", "chain", "inet", "filter", "miniupnpd"]);
+    assert!(!rules.contains(&PORT.to_string()), "closed: {rules}");
 }
 
 #[test]

@@ -47,6 +47,12 @@ pub(super) fn gateway(families: &mut Families, status: &Status) {
         let help = "Times that a mapping of our port was lost, or is another one than before.";
         families.add("landbridge_port_mappings_lost_total", help, MetricType::COUNTER, &[device], mapping.lost as f64);
     }
+    let pinhole = &network.pinhole;
+    if pinhole.router.is_some() {
+        let help = "1 when the router's firewall is open for our port at our address of IPv6.";
+        let is_open = f64::from(u8::from(pinhole.external.is_some()));
+        families.add("landbridge_pinhole", help, MetricType::GAUGE, &[device], is_open);
+    }
     let mut gauge = |name: &str, help: &str, labels: &[(&str, &str)], value: f64| {
         families.add(name, help, MetricType::GAUGE, labels, value);
     };

@@ -5,7 +5,7 @@ use crate::nat::outlook::Outlook;
 use crate::status::network::{MappingFailure, NetworkStatus, PortMappingStatus, StunStatus, UplinkStatus};
 
 /// What is known of it.
-pub(in crate::control) fn network(outlook: &Outlook, mapping: &State) -> NetworkStatus {
+pub(in crate::control) fn network(outlook: &Outlook, mapping: &State, pinhole: &State) -> NetworkStatus {
     let findings = [outlook.findings(false), outlook.findings(true)];
     let stun = findings.iter().flat_map(|found| {
         found.servers.iter().map(|server| StunStatus {
@@ -24,6 +24,7 @@ pub(in crate::control) fn network(outlook: &Outlook, mapping: &State) -> Network
         stun: stun.collect(),
         uplinks: uplinks.collect(),
         port_mapping: port_mapping(mapping),
+        pinhole: port_mapping(pinhole),
     }
 }
 

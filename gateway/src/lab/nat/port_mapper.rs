@@ -30,7 +30,8 @@ pub enum Protocols {
     All,
 }
 
-/// A running miniupnpd.
+/// A running miniupnpd. Its epoch (RFC 6887 section 8.5) begins with it: dropped and started again it is a router that was
+/// started again, once [`PortMapper::forget`] took away what it had written.
 #[derive(Debug)]
 pub struct PortMapper {
     _program: Program,
@@ -49,7 +50,7 @@ impl PortMapper {
         let _infallible = std::fmt::Write::write_fmt(
             &mut text,
             format_args!(
-                "enable_natpmp={}\nenable_upnp={}\nsecure_mode=yes\nsystem_uptime=yes\n\
+                "enable_natpmp={}\nenable_upnp={}\nsecure_mode=yes\nsystem_uptime=no\n\
              upnp_table_name=filter\nupnp_nat_table_name=filter\nupnp_forward_chain=miniupnpd\n\
              upnp_nat_chain=prerouting_miniupnpd\nupnp_nat_postrouting_chain=postrouting_miniupnpd\n\
              uuid=1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed\nallow 1024-65535 192.168.0.0/16 1024-65535\n\
@@ -66,6 +67,16 @@ impl PortMapper {
         let port = if protocols == Protocols::Upnp { 1900 } else { 5351 };
         program.wait_until(PATIENCE, || namespace.run(move || Ok(listens(port))))?;
         Ok(Self { _program: program })
+    }
+}
+
+impl PortMapper {
+    /// Takes away all that was mapped on a router, with the chains.
+    ///
+    /// # Errors
+    /// What nft said.
+    pub fn forget(router: &Router) -> anyhow::Result<()> {
+        nft::apply(router.namespace(), "delete table inet filter\n")
     }
 }
 

@@ -93,7 +93,10 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         unresolved,
         ipv4,
         ipv6,
-        router: place.router.map(|router| router.address),
+        router: place.router.and_then(|router| match router.address {
+            IpAddr::V4(v4) => Some(v4),
+            IpAddr::V6(_) => None,
+        }),
         mapping: mapping.map(|pending| pending.finish(begun + LIMIT)).unwrap_or_default(),
     })
 }

@@ -1,7 +1,8 @@
 //! The thread that keeps a port mapped.
 //!
 //! 1. The protocols are tried in their order, each a moment after the one before; the first that is granted is kept.
-//! 2. The lease is renewed well before it ends, and often enough that a router that forgot it is noticed.
+//! 2. The lease is renewed well before it ends, each minute, and when the router announces itself, so that one that forgot it
+//!    is noticed.
 //! 3. A lease that is lost is asked for anew, ever less often while that fails.
 //! 4. With another router or port, and at the end, it is given back.
 //!
@@ -17,14 +18,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::lease::{Failure, Lease};
-use super::{Router, State};
+use super::announce::Announcements;
+use super::lease::{Failure, Lease, Renewed};
+use super::{Mapped, Router, State};
 use crate::settings::MappingProtocol;
 
 /// A protocol is tried this long after the one before it.
 const STAGGER: Duration = Duration::from_millis(300);
-/// The longest time between renewals.
-const RENEW_MAX: Duration = Duration::from_secs(300);
+/// The longest time between renewals: two datagrams, by which a router is caught that has lost its mappings.
+const RENEW_MAX: Duration = Duration::from_secs(60);
+/// Everybody behind a router hears what it announces, and waits for a part of this (RFC 6887 section 14.1.3 has up to 5 s; a
+/// home has fewer hosts than it was made for).
+const ANNOUNCED_MAX: Duration = Duration::from_millis(1500);
 /// The shortest one, whatever a router grants.
 const RENEW_MIN: Duration = Duration::from_secs(5);
 /// First wait after nobody granted anything; doubles up to [`RETRY_MAX`].
@@ -95,6 +100,7 @@ impl Drop for Keeper {
 
 async fn keep(protocols: &[MappingProtocol], mut wishes: watch::Receiver<Wish>, state: &watch::Sender<State>) {
     let mut wait = RETRY_MIN;
+    let announcements = Announcements::open();
     loop {
         let wanted = wishes.borrow_and_update().wanted;
         let Some((router, port)) = wanted else {
@@ -115,7 +121,7 @@ async fn keep(protocols: &[MappingProtocol], mut wishes: watch::Receiver<Wish>, 
         match obtained {
             Ok(lease) => {
                 wait = RETRY_MIN;
-                if !hold(lease, wanted, &mut wishes, state).await {
+                if !hold(lease, wanted, &mut wishes, &announcements, state).await {
                     return;
                 }
             }
@@ -131,6 +137,8 @@ async fn keep(protocols: &[MappingProtocol], mut wishes: watch::Receiver<Wish>, 
                 });
                 tokio::select! {
                     () = sleep(wait) => {}
+                    // One that has begun anew may be willing.
+                    () = announced(&announcements, router) => wait = RETRY_MIN,
                     changed = wishes.changed() => match changed {
                         Ok(()) => wait = RETRY_MIN,
                         Err(_) => return,
@@ -173,8 +181,10 @@ async fn hold(
     mut lease: Lease,
     wanted: Wanted,
     wishes: &mut watch::Receiver<Wish>,
+    announcements: &Announcements,
     state: &watch::Sender<State>,
 ) -> bool {
+    let Some((router, _)) = wanted else { return true };
     let mut mapped = lease.mapped();
     let mut ends = mapped.lifetime.map(|lifetime| Instant::now() + lifetime);
     tracing::info!(
@@ -191,6 +201,7 @@ async fn hold(
     loop {
         tokio::select! {
             () = sleep_until(due) => {}
+            () = announced(announcements, router) => {}
             changed = wishes.changed() => {
                 if changed.is_err() || wishes.borrow_and_update().wanted != wanted {
                     lease.release().await;
@@ -200,15 +211,13 @@ async fn hold(
             }
         }
         match lease.renew().await {
-            Ok(()) => {
+            Ok(renewed) => {
                 let present = lease.mapped();
                 ends = present.lifetime.map(|lifetime| Instant::now() + lifetime);
                 due = Instant::now() + renew_after(present.lifetime);
-                if present.external != mapped.external {
-                    tracing::info!(
-                        port = present.external.port(),
-                        "the router forwards another port to us than before"
-                    );
+                let moved = present.external != mapped.external;
+                if moved || renewed == Renewed::Restored {
+                    tell_lost(present, moved);
                     state.send_modify(|state| {
                         state.mapped = Some(present);
                         state.lost += 1;
@@ -235,6 +244,20 @@ async fn hold(
     }
 }
 
+/// Resolves a moment after the router has announced itself.
+async fn announced(announcements: &Announcements, router: Router) {
+    announcements.heard(router).await;
+    sleep(ANNOUNCED_MAX.mul_f32(rand::random())).await;
+}
+
+fn tell_lost(present: Mapped, moved: bool) {
+    let port = present.external.port();
+    match moved {
+        true => tracing::info!(port, "the router forwards another port to us than before"),
+        false => tracing::info!(port, "the router had forgotten our port, and forwards it again"),
+    }
+}
+
 /// Half of its time (RFC 6886 section 3.3, RFC 6887 section 11.2.1), within bounds.
 fn renew_after(lifetime: Option<Duration>) -> Duration {
     lifetime.map_or(RENEW_MAX, |lifetime| (lifetime / 2).clamp(RENEW_MIN, RENEW_MAX))
@@ -247,7 +270,7 @@ mod tests {
     #[test]
     fn renewals_come_in_time_and_not_too_often() {
         let after = |seconds: u64| renew_after(Some(Duration::from_secs(seconds))).as_secs();
-        assert_eq!([0, 8, 20, 120, 7200].map(after), [5, 5, 10, 60, 300]);
+        assert_eq!([0, 8, 20, 100, 7200].map(after), [5, 5, 10, 50, 60]);
         assert_eq!(renew_after(None), RENEW_MAX);
     }
 
