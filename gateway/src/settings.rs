@@ -106,6 +106,8 @@ pub struct Wan {
     pub busy_poll: Option<u32>,
     /// Source ports beside the listen port, for peers that agree to them.
     pub source_ports: u8,
+    /// Who computes the UDP checksum of datagrams over IPv6 that leave by rings.
+    pub checksum_offload: ChecksumOffload,
 }
 
 /// How peers behind NATs are found.
@@ -248,6 +250,18 @@ pub enum WanBackend {
     Xdp,
     /// The kernel's UDP socket with segmentation offload.
     Udp,
+}
+
+/// Whether interfaces with rings compute the UDP checksum that datagrams over IPv6 must have (over IPv4 they have none).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ChecksumOffload {
+    /// Where that is faster: with zero-copy rings whose driver declares it.
+    #[default]
+    Auto,
+    /// In copy mode, too: there the interface does what it does for the kernel's own packets, and the kernel the rest.
+    On,
+    /// Never.
+    Off,
 }
 
 /// How the XDP program is attached.

@@ -138,6 +138,9 @@ pub struct InterfaceStatus {
     /// Why, or why not.
     #[serde(default)]
     pub multi_buffer_reason: String,
+    /// Who computes the UDP checksums of what leaves by them over IPv6, and why; absent for the lan.
+    #[serde(default)]
+    pub checksums: Option<String>,
 }
 
 /// The lan side.

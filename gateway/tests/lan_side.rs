@@ -28,7 +28,7 @@ use landbridge::datapath::wan_xdp::packet_len_max;
 use landbridge::settings::XdpMode;
 use landbridge::steer::{self, LanInterface, Steer};
 use landbridge_proto::{DropReason, Prefixes};
-use landbridge_xsk::{Burst, Memory, MemoryConfig, Pool, Tun, TunConfig, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChecksumOffload, Memory, MemoryConfig, Pool, Tun, TunConfig, Xsk, XskConfig};
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -41,8 +41,10 @@ const ETH_P_ALL: u16 = 0x0003_u16.to_be();
 
 fn ring(if_index: u32, memory: &Memory) -> Xsk {
     let (copy, multi_buffer, busy_poll) = (true, false, None);
+    let checksum_offload = ChecksumOffload::default();
     let (queue, rx_ring, tx_ring, fill_ring) = (0, 256, 256, 256);
-    let config = XskConfig { if_index, queue, rx_ring, tx_ring, fill_ring, copy, multi_buffer, busy_poll };
+    let config =
+        XskConfig { if_index, queue, rx_ring, tx_ring, fill_ring, copy, multi_buffer, busy_poll, checksum_offload };
     Xsk::open(&config, memory).unwrap()
 }
 

@@ -20,7 +20,7 @@ use landbridge::steer::{self, Steer};
 use landbridge_aead::Key;
 use landbridge_proto::session::SessionLimits;
 use landbridge_proto::{AllowedIps, DropReason, PeerId, PeerShared, ReceiverIndex, Role, Session};
-use landbridge_xsk::{Tun, TunConfig, XskConfig};
+use landbridge_xsk::{ChecksumOffload, Tun, TunConfig, XskConfig};
 use nix::sched::{CloneFlags, setns, unshare};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -166,6 +166,7 @@ fn start(site: Site, plan: Plan, session: &Arc<Session>) -> (Gateway, UdpSocket)
         copy: false,
         multi_buffer: false,
         busy_poll: None,
+        checksum_offload: ChecksumOffload::default(),
     };
     let config = |(lane, (socket, queue))| LaneConfig {
         cpu: Some(lane % thread::available_parallelism().unwrap().get()),

@@ -15,7 +15,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use ipnet::IpNet;
 use landbridge::steer::{LanInterface, Steer};
 use landbridge_proto::ReceiverIndex;
-use landbridge_xsk::{Memory, MemoryConfig, Xsk, XskConfig};
+use landbridge_xsk::{ChecksumOffload, Memory, MemoryConfig, Xsk, XskConfig};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::measure::{Case, Sample};
@@ -101,6 +101,7 @@ fn socket() -> anyhow::Result<Xsk> {
         copy: true,
         multi_buffer: false,
         busy_poll: None,
+        checksum_offload: ChecksumOffload::default(),
     };
     Xsk::open(&rings, &memory).context("an AF_XDP socket")
 }

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::values;
 use crate::lab::nat::Kind;
-use crate::settings::{Crypto, EndpointName, LanBackend, WanBackend, XdpMode};
+use crate::settings::{ChecksumOffload, Crypto, EndpointName, LanBackend, WanBackend, XdpMode};
 
 /// A WireGuard site-to-site gateway that moves packets past the kernel's network stack.
 #[derive(Debug, Parser)]
@@ -173,6 +173,9 @@ pub struct Backends {
     /// Never try zero-copy
     #[arg(long, env = "LANDBRIDGE_COPY", value_parser = clap::builder::FalseyValueParser::new())]
     pub copy: bool,
+    /// Have the interface compute UDP checksums over IPv6: auto, on or off
+    #[arg(long, value_name = "WHERE", env = "LANDBRIDGE_CHECKSUM_OFFLOAD", value_parser = parser(values::checksum_offload))]
+    pub checksum_offload: Option<ChecksumOffload>,
     /// The side towards the site: auto, tun or xdp
     #[arg(long, value_name = "BACKEND", env = "LANDBRIDGE_LAN", value_parser = parser(values::lan_backend))]
     pub lan: Option<LanBackend>,

@@ -17,6 +17,9 @@ pub(super) fn apply(backends: &Backends, settings: &mut Settings) {
         settings.wan.xdp_mode = mode;
     }
     settings.wan.copy |= backends.copy;
+    if let Some(offload) = backends.checksum_offload {
+        settings.wan.checksum_offload = offload;
+    }
     if let Some(backend) = backends.lan {
         settings.lan.backend = backend;
     }

@@ -9,7 +9,8 @@ use super::{args, output};
 use crate::config::{self, Format, Loaded, draft};
 use crate::control::lan;
 use crate::settings::{
-    Crypto, LanBackend, Peer, PublicKey, RelayBackend, RelayLink, RouteTable, Settings, WanBackend, XdpMode,
+    ChecksumOffload, Crypto, LanBackend, Peer, PublicKey, RelayBackend, RelayLink, RouteTable, Settings, WanBackend,
+    XdpMode,
 };
 
 pub(super) fn run(args: &args::Check) -> anyhow::Result<()> {
@@ -163,7 +164,12 @@ fn wan(settings: &Settings) -> String {
     let interfaces =
         if wan.interfaces.is_empty() { "the endpoints' routes".to_owned() } else { wan.interfaces.join(", ") };
     let rings = sized(wan.ring, "rings by the number of queues", |entries| format!("rings of {entries}"));
-    format!("{backend} (interfaces: {interfaces}; {mode}; {copy}; {rings})")
+    let checksums = match wan.checksum_offload {
+        ChecksumOffload::Auto => "checksums over IPv6 by zero-copy drivers that can",
+        ChecksumOffload::On => "checksums over IPv6 by the interface",
+        ChecksumOffload::Off => "checksums over IPv6 in software",
+    };
+    format!("{backend} (interfaces: {interfaces}; {mode}; {copy}; {rings}; {checksums})")
 }
 
 const fn mode(mode: XdpMode) -> &'static str {

@@ -128,6 +128,9 @@ fn page(status: &Status) -> String {
         format!("{}, process {}, version {}", output::seconds(status.uptime_seconds), status.pid, status.version),
     );
     line(2, "wan", wan(&status.wan));
+    if let Some(checksums) = checksums(&status.wan) {
+        line(2, "checksums", checksums);
+    }
     line(2, "lan", lan(&status.lan));
     if let Some(relay) = &status.relay {
         line(2, "relay", self::relay(relay));
@@ -156,6 +159,16 @@ fn page(status: &Status) -> String {
         text.push_str(&self::peer(peer));
     }
     text
+}
+
+/// Who computes the checksums that datagrams over IPv6 need.
+fn checksums(wan: &WanStatus) -> Option<String> {
+    let said: Vec<String> = wan
+        .interfaces
+        .iter()
+        .filter_map(|interface| Some(format!("{}: over IPv6 {}", interface.name, interface.checksums.as_ref()?)))
+        .collect();
+    (!said.is_empty()).then(|| said.join("; "))
 }
 
 fn wan(wan: &WanStatus) -> String {

@@ -13,8 +13,8 @@ use super::keys::{self, KeySource};
 use super::relay::RelayDraft;
 use super::values;
 use crate::settings::{
-    Crypto, EndpointName, Hooks, Lan, LanBackend, MappingProtocol, NatSettings, Peer, PublicKey, RouteTable, Settings,
-    Wan, WanBackend, XdpMode,
+    ChecksumOffload, Crypto, EndpointName, Hooks, Lan, LanBackend, MappingProtocol, NatSettings, Peer, PublicKey,
+    RouteTable, Settings, Wan, WanBackend, XdpMode,
 };
 
 /// Lanes at most.
@@ -50,6 +50,7 @@ pub struct Draft {
     pub ring: Option<Located<u32>>,
     pub busy_poll: Option<u32>,
     pub source_ports: Option<u8>,
+    pub checksum_offload: ChecksumOffload,
     pub lan_backend: LanBackend,
     pub lan_interfaces: Vec<String>,
     pub lan_xdp_mode: XdpMode,
@@ -119,6 +120,7 @@ impl Draft {
             ring,
             busy_poll: self.busy_poll,
             source_ports: self.source_ports.unwrap_or(SOURCE_PORTS),
+            checksum_offload: self.checksum_offload,
         };
         let lan = Lan {
             backend: self.lan_backend,

@@ -42,7 +42,7 @@ pub(crate) const SECTIONS: &[(&str, &[&str])] = &[
             "user",
         ],
     ),
-    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "multi_buffer", "ring", "busy_poll", "source_ports"]),
+    ("wan", &["backend", "interfaces", "xdp_mode", "copy", "multi_buffer", "ring", "busy_poll", "source_ports", "checksum_offload"]),
     ("lan", &["backend", "interfaces", "xdp_mode", "copy", "offloads"]),
     ("nat", &["stun", "port_mapping", "direct", "introduce", "spray"]),
     ("relay", &["enabled", "backend", "ports", "rate_mbps", "link"]),
@@ -166,6 +166,8 @@ fn read_wan(section: &Section<'_>, draft: &mut Draft) -> Result<(), Fault> {
         section.number("busy_poll", 0, 1024, BUDGET)?.map(|budget| budget.value).filter(|budget| *budget != 0);
     const PORTS: Expected = "a number of source ports beside the listen port, 0 to 16";
     draft.source_ports = section.number("source_ports", 0, 16, PORTS)?.map(|ports| ports.value as u8);
+    let offload = section.text("checksum_offload", values::CHECKSUM_OFFLOAD, values::checksum_offload)?;
+    draft.checksum_offload = offload.map(|offload| offload.value).unwrap_or_default();
     Ok(())
 }
 

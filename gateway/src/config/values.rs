@@ -10,7 +10,8 @@ use ipnet::IpNet;
 
 use super::keys;
 use crate::settings::{
-    Crypto, EndpointName, LanBackend, MappingProtocol, PublicKey, RouteTable, Secret, WanBackend, XdpMode,
+    ChecksumOffload, Crypto, EndpointName, LanBackend, MappingProtocol, PublicKey, RouteTable, Secret, WanBackend,
+    XdpMode,
 };
 
 /// What a value should have been.
@@ -218,6 +219,17 @@ pub(crate) fn xdp_mode(text: &str) -> Result<XdpMode, Expected> {
         "native" => Ok(XdpMode::Native),
         "generic" => Ok(XdpMode::Generic),
         _ => Err(XDP_MODE),
+    }
+}
+
+pub(crate) const CHECKSUM_OFFLOAD: Expected = "auto, on or off";
+
+pub(crate) fn checksum_offload(text: &str) -> Result<ChecksumOffload, Expected> {
+    match text {
+        "auto" => Ok(ChecksumOffload::Auto),
+        "on" => Ok(ChecksumOffload::On),
+        "off" => Ok(ChecksumOffload::Off),
+        _ => Err(CHECKSUM_OFFLOAD),
     }
 }
 

@@ -8,7 +8,7 @@ use landbridge_xsk::XskConfig;
 
 use super::netlink::Netlink;
 use super::wan::{self, Choice};
-use crate::settings::{LanBackend, Settings, Wan};
+use crate::settings::{ChecksumOffload, LanBackend, Settings, Wan};
 use crate::steer::{self, Interface};
 
 /// An interface of the site whose packets are forwarded by rings.
@@ -56,7 +56,9 @@ impl LanChoice {
 /// How rings of the lan are bound: as those of the wan but for what the lan's section says.
 #[must_use]
 pub fn ring_options(settings: &Settings) -> Wan {
-    Wan { copy: settings.lan.copy, xdp_mode: settings.lan.xdp_mode, ..settings.wan.clone() }
+    // What leaves there has been through a tunnel: its checksums stand.
+    let checksum_offload = ChecksumOffload::Off;
+    Wan { copy: settings.lan.copy, xdp_mode: settings.lan.xdp_mode, checksum_offload, ..settings.wan.clone() }
 }
 
 /// Chooses. Only for `auto` the reason may be a failure.

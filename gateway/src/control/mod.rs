@@ -35,6 +35,7 @@ pub mod uapi;
 pub mod wan;
 mod watch;
 
+mod checksum_offload;
 mod configure;
 mod serve;
 

@@ -9,6 +9,7 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use landbridge_proto::endpoint::ChannelView;
 use landbridge_proto::{DropReason, channel};
+use landbridge_xsk::Bound;
 
 use super::driver::Driver;
 use super::paths::Network;
@@ -51,10 +52,8 @@ pub struct Ring {
     pub if_index: u32,
     /// The queue.
     pub queue: u32,
-    /// Whether the kernel granted zero-copy.
-    pub zero_copy: bool,
-    /// Whether the kernel granted packets in several frames.
-    pub multi_buffer: bool,
+    /// What the kernel granted.
+    pub bound: Bound,
     /// A second descriptor of its socket.
     pub socket: OwnedFd,
 }

@@ -15,15 +15,15 @@ use std::os::fd::AsFd as _;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use landbridge_xsk::{Memory, Xsk};
+use landbridge_xsk::{Bound, Memory, Xsk};
 
-use super::Control;
 use super::lan::{self, LanChoice, Port};
 use super::netlink::News;
 use super::paths::Network as _;
 use super::report::Ring;
 use super::wan::{self, Choice};
 use super::watch::{STEADY, Watched, retry_after};
+use super::{Control, checksum_offload};
 use crate::datapath::lan_xdp::LanXdp;
 use crate::datapath::report::Command;
 use crate::datapath::wan_xdp::{self, WanXdp};
@@ -221,17 +221,21 @@ impl Control {
         if let Some(reason) = &attached.fallback_reason {
             tracing::warn!(interface = interface.name, reason, "XDP runs in generic mode");
         }
-        let zero_copy = !sockets.is_empty() && sockets.iter().all(|ring| ring.zero_copy);
-        let multi_buffer = !sockets.is_empty() && sockets.iter().all(|ring| ring.multi_buffer);
+        let bound: Vec<Bound> = sockets.iter().map(|ring| ring.bound).collect();
+        let zero_copy = !bound.is_empty() && bound.iter().all(|ring| ring.zero_copy);
+        let multi_buffer = !bound.is_empty() && bound.iter().all(|ring| ring.multi_buffer);
+        let of_wan = !role.is_lan();
+        let checksums = of_wan.then(|| checksum_offload::describe(&rings.wan.rings, interface, &bound));
         let shown = if role.is_lan() { &mut facts.lan.interfaces } else { &mut facts.wan.interfaces };
         shown.push(InterfaceStatus {
             name: interface.name.clone(),
             driver: interface.driver.clone(),
             xdp_mode: attached.mode.label().to_owned(),
             copy_mode: if zero_copy { "zero-copy" } else { "copy" }.to_owned(),
-            queues: u32::try_from(sockets.len()).unwrap_or(u32::MAX),
+            queues: u32::try_from(bound.len()).unwrap_or(u32::MAX),
             multi_buffer,
             multi_buffer_reason: rings.why_buffers(at, multi_buffer),
+            checksums,
         });
         Ok(())
     }
@@ -403,8 +407,7 @@ impl Control {
                 interface: interface.name.clone(),
                 if_index,
                 queue: config.queue,
-                zero_copy: socket.bound().zero_copy,
-                multi_buffer: socket.bound().multi_buffer,
+                bound: socket.bound(),
                 socket: socket.as_fd().try_clone_to_owned()?,
             });
             sockets[lane].push(socket);

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, bail};
 use landbridge_xsk::{Memory, MemoryConfig, Xsk, XskConfig};
 
+use super::checksum_offload;
 use super::netlink::Netlink;
 use super::netlink::routes::RouteQuery;
 use crate::settings::{Settings, Wan, WanBackend};
@@ -69,20 +70,23 @@ impl Choice {
 
 /// One configuration for each queue of an interface.
 pub fn rings_of(wan: &Wan, interface: &Interface) -> impl Iterator<Item = XskConfig> {
-    (0..interface.rx_queues.clamp(1, QUEUES_MAX)).map(|queue| ring(wan, interface, queue))
+    let first = ring(wan, interface);
+    (0..interface.rx_queues.clamp(1, QUEUES_MAX)).map(move |queue| XskConfig { queue, ..first.clone() })
 }
 
-fn ring(wan: &Wan, interface: &Interface, queue: u32) -> XskConfig {
+/// That of the first queue.
+fn ring(wan: &Wan, interface: &Interface) -> XskConfig {
     let entries = sizes::ring_entries(wan.ring, 1, 0, FRAME_SIZE);
     XskConfig {
         if_index: interface.index,
-        queue,
+        queue: 0,
         rx_ring: entries,
         tx_ring: entries,
         fill_ring: entries,
         copy: wan.copy,
         multi_buffer: !wan.one_buffer && interface.mtu > sizes::ONE_BUFFER_MTU,
         busy_poll: wan.busy_poll,
+        checksum_offload: checksum_offload::wanted(wan, interface),
     }
 }
 
@@ -141,7 +145,7 @@ pub fn without_zero_copy(wan: &Wan, interface: &Interface) -> Option<String> {
 fn try_zero_copy(wan: &Wan, interface: &Interface) -> std::io::Result<bool> {
     let sizes = MemoryConfig { frames: 4096, frame_size: FRAME_SIZE, jumbo_frames: 0, huge_pages: false };
     let (memory, mut pool) = Memory::new(sizes)?;
-    let socket = Xsk::open(&ring(wan, interface, 0), &memory)?;
+    let socket = Xsk::open(&ring(wan, interface), &memory)?;
     let zero_copy = socket.bound().zero_copy;
     socket.close(&mut pool);
     Ok(zero_copy)

@@ -76,6 +76,12 @@ impl Ring {
         }
     }
 
+    /// Whether frames may ask the device for checksums.
+    #[inline]
+    pub(super) fn takes_checksum_requests(&self) -> bool {
+        self.socket.bound().checksum_offload
+    }
+
     /// Whether staged frames have to be moved before another one is staged.
     #[inline]
     pub(super) fn is_full(&self) -> bool {

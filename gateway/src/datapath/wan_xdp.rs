@@ -15,7 +15,7 @@ use landbridge_xsk::{Frame, Pool, Xsk};
 use super::ring::{OnRing, Ring};
 use super::side::{Datagrams, Origin, Outgoing};
 use super::stats::LaneStats;
-use super::wire::{self, ETHERNET_MAX};
+use super::wire::{self, ETHERNET_MAX, SummedBy};
 
 /// Places that are told apart among those with unsent frames.
 const UNSENT_MAX: usize = 8;
@@ -88,7 +88,8 @@ impl WanXdp {
         }
         let payload_len = frame.len();
         let ethernet_len = headers.ethernet_len();
-        if let Err(reason) = headers.write_with_ecn(&mut frame, to.source_port, to.ecn) {
+        let by = if self.ring.takes_checksum_requests() { SummedBy::Device } else { SummedBy::Us };
+        if let Err(reason) = headers.write_summed_by(by, &mut frame, to.source_port, to.ecn) {
             stats.drop_packets(reason, 1);
             pool.put(frame);
             return None;

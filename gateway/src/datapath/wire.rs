@@ -15,7 +15,7 @@ use std::ops::Range;
 
 use arrayvec::ArrayVec;
 use landbridge_proto::DropReason;
-use landbridge_xsk::Frame;
+use landbridge_xsk::{Frame, tx_metadata};
 
 use super::checksum::Sum;
 use super::inner::{IPV4_LEN, IPV6_LEN};
@@ -34,6 +34,9 @@ pub(super) const ETHERNET_MAX: usize = ETHERNET_LEN + VLAN_TAGS_MAX * VLAN_TAG_L
 pub(super) const ETHERTYPE_IPV4: u16 = 0x0800;
 pub(super) const ETHERTYPE_IPV6: u16 = 0x86dd;
 const ETHERTYPES_VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
+
+/// Where the checksum stands in a UDP header.
+const UDP_CHECKSUM_AT: u16 = 6;
 
 /// IP protocol number of UDP.
 pub const PROTOCOL_UDP: u8 = 17;
@@ -199,6 +202,15 @@ fn u16_at(bytes: &[u8], at: usize) -> Result<u16, DropReason> {
     }
 }
 
+/// Who computes the UDP checksum over IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SummedBy {
+    /// It is there when the headers are written.
+    Us,
+    /// The device that sends the frame, which is asked for it.
+    Device,
+}
+
 /// Most bytes that a template holds: Ethernet with two VLAN tags, IPv6, UDP.
 const TEMPLATE_MAX: usize = ETHERNET_MAX + IPV6_LEN + UDP_LEN;
 
@@ -287,6 +299,13 @@ impl HeaderTemplate {
         self.ethernet_len as usize
     }
 
+    /// The UDP port that it leads to.
+    #[inline]
+    fn remote_port(&self) -> u16 {
+        let at = usize::from(self.len) - UDP_LEN + 2;
+        u16::from_be_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
+
     /// Puts the outer headers before the UDP payload in `frame`, from a port of ours and with the ECN bits of [`super::inner::outer_ecn`].
     ///
     /// # Errors
@@ -294,6 +313,22 @@ impl HeaderTemplate {
     /// is too small; the frame is then as it was.
     #[inline]
     pub fn write_with_ecn(&self, frame: &mut Frame, source_port: u16, ecn: u8) -> Result<(), DropReason> {
+        self.write_summed_by(SummedBy::Us, frame, source_port, ecn)
+    }
+
+    /// As [`HeaderTemplate::write_with_ecn`]. A checksum that the device is to compute it is asked for; one that it cannot
+    /// be asked for (for want of headroom, or as the packet goes in parts) is there all the same.
+    ///
+    /// # Errors
+    /// See there.
+    #[inline]
+    pub fn write_summed_by(
+        &self,
+        by: SummedBy,
+        frame: &mut Frame,
+        source_port: u16,
+        ecn: u8,
+    ) -> Result<(), DropReason> {
         let payload_len = frame.len();
         if payload_len > self.payload_max() {
             return Err(DropReason::Oversized);
@@ -301,15 +336,20 @@ impl HeaderTemplate {
         let id = datagram_id(frame.data());
         // The length of a datagram that fits an MTU of at most 65,535.
         let udp_len = (payload_len + UDP_LEN) as u16;
-        let udp_check = match self.is_v4 {
-            true => [0; 2],
+        let headers_len = usize::from(self.len);
+        let can_ask = !frame.is_jumbo() && frame.headroom() >= headers_len + tx_metadata::LEN;
+        let asks = !self.is_v4 && by == SummedBy::Device && can_ask;
+        let udp_check = match (self.is_v4, asks) {
+            (true, _) => [0; 2],
+            // What stands in the field is part of the sum: the pseudo header alone, so the port is taken out again.
+            (false, true) => self.sum.plus_u16(!self.remote_port()).plus_u16(udp_len).partial(),
             // Once in the pseudo header, once in the UDP header.
-            false => {
+            (false, false) => {
                 let ports = self.sum.plus_u16(source_port);
                 ports.plus_u16(udp_len).plus_u16(udp_len).plus(Sum::of(frame.data())).checksum_nonzero()
             }
         };
-        let bytes = &self.bytes[..usize::from(self.len)];
+        let bytes = &self.bytes[..headers_len];
         let out = frame.prepend(bytes.len()).ok_or(DropReason::Oversized)?;
         out.copy_from_slice(bytes);
         let (ip, udp) = out[self.ethernet_len()..].split_at_mut(if self.is_v4 { IPV4_LEN } else { IPV6_LEN });
@@ -327,6 +367,10 @@ impl HeaderTemplate {
         } else {
             ip[1] = ecn << 4;
             ip[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        }
+        if asks {
+            let asked = frame.ask_checksum((headers_len - UDP_LEN) as u16, UDP_CHECKSUM_AT);
+            debug_assert!(asked, "there is room for the request");
         }
         Ok(())
     }

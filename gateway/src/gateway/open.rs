@@ -417,8 +417,7 @@ fn rings_of(lanes: &mut Lanes, choices: &Choices) -> Vec<Ring> {
             interface: choices.name_of(if_index),
             if_index,
             queue,
-            zero_copy: bound.zero_copy,
-            multi_buffer: bound.multi_buffer,
+            bound,
             socket: fd,
         })
         .collect()

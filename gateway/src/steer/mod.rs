@@ -43,7 +43,7 @@ use landbridge_proto::ReceiverIndex;
 pub use attach::{Attached, Hold, Mode};
 pub use counters::Counters;
 pub use error::SteerError;
-pub use features::sends_frames;
+pub use features::{finishes_checksums, sends_frames};
 pub use interface::{Interface, interface, interface_by_name};
 pub use landbridge_ebpf_common::Verdict;
 pub use roles::LanInterface;

@@ -26,7 +26,7 @@ use landbridge::datapath::wan_xdp::{WanXdp, packet_len_max};
 use landbridge::settings::XdpMode;
 use landbridge::steer::{self, Steer};
 use landbridge_proto::ReceiverIndex;
-use landbridge_xsk::{BURST, Burst, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use landbridge_xsk::{BURST, Burst, ChecksumOffload, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
 use nix::sched::{CloneFlags, setns, unshare};
 
 const PORT: u16 = 51820;
@@ -98,8 +98,10 @@ impl Side {
         let (memory, pool) = memory();
         let if_index = steer::interface_by_name("wan").unwrap().index;
         let (copy, multi_buffer, busy_poll) = (false, false, None);
+        let checksum_offload = ChecksumOffload::default();
         let (queue, rx_ring, tx_ring, fill_ring) = (0, 512, 256, 512);
-        let config = XskConfig { if_index, queue, rx_ring, tx_ring, fill_ring, copy, multi_buffer, busy_poll };
+        let config =
+            XskConfig { if_index, queue, rx_ring, tx_ring, fill_ring, copy, multi_buffer, busy_poll, checksum_offload };
         let ring = Xsk::open(&config, &memory).unwrap();
         let fd = ring.as_fd().try_clone_to_owned().unwrap();
         let wan =

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use landbridge::settings::XdpMode;
 use landbridge::steer::{self, Hold, LanInterface, Mode, SteerError, Verdict};
 use landbridge_proto::ReceiverIndex;
-use landbridge_xsk::{Burst, Memory, MemoryConfig, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChecksumOffload, Memory, MemoryConfig, Xsk, XskConfig};
 use nix::sched::{CloneFlags, unshare};
 
 use crate::packet::transport_data;
@@ -160,6 +160,7 @@ fn open(if_index: u32, queue: u32, memory: &Memory) -> Xsk {
         copy: true,
         multi_buffer: false,
         busy_poll: None,
+        checksum_offload: ChecksumOffload::default(),
     };
     Xsk::open(&config, memory).expect("an AF_XDP socket")
 }

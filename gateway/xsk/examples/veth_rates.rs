@@ -11,7 +11,7 @@ mod xdp;
 use std::time::{Duration, Instant};
 
 use common::{in_namespace, sh};
-use landbridge_xsk::{Burst, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChecksumOffload, Memory, MemoryConfig, Pool, Xsk, XskConfig};
 use xdp::{RedirectAll, if_index};
 
 const RUN: Duration = Duration::from_secs(2);
@@ -27,6 +27,7 @@ fn open(name: &str, memory: &Memory) -> Xsk {
         copy: false,
         multi_buffer: false,
         busy_poll: None,
+        checksum_offload: ChecksumOffload::default(),
     };
     Xsk::open(&config, memory).expect("a socket on a veth interface")
 }

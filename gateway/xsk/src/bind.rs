@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::control::{Control, LiveSocket};
 use crate::mapping::Mapping;
 use crate::ring::{Consumer, Layout, Producer};
 use crate::socket::{Bound, XskConfig};
-use crate::{error, sys};
+use crate::{error, sys, tx_metadata};
 
 /// How long a queue may stay busy: the kernel frees that of a closed socket a little after close.
 const BUSY_MAX: Duration = Duration::from_secs(1);
@@ -34,12 +35,14 @@ pub(crate) struct Rings {
     pub(crate) receive: Consumer<xdp_desc>,
     pub(crate) transmit: Producer<xdp_desc>,
     pub(crate) fd: OwnedFd,
+    /// The registration has room for what is asked of the device.
+    tx_metadata: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
 enum Attempt {
     /// On the registration behind this descriptor, of the kind it has.
-    Shared(RawFd),
+    Shared { fd: RawFd, tx_metadata: bool },
     /// With a registration of its own, of this kind.
     Own(u16),
 }
@@ -57,7 +60,7 @@ pub(crate) fn open(config: &XskConfig, control: &Control, live: &[LiveSocket]) -
     let deadline = Instant::now() + BUSY_MAX;
     loop {
         let mut failed = None;
-        for Try { attempt, multi_buffer } in attempts(config, live) {
+        for Try { attempt, multi_buffer } in attempts(config, control, live) {
             match open_once(config, control, attempt, multi_buffer) {
                 Ok(rings) => return granted(config, rings, multi_buffer),
                 Err(error) => failed = Some(error),
@@ -81,19 +84,26 @@ fn check(config: &XskConfig) -> io::Result<()> {
     Ok(())
 }
 
-fn attempts(config: &XskConfig, live: &[LiveSocket]) -> impl Iterator<Item = Try> {
+fn attempts(config: &XskConfig, control: &Control, live: &[LiveSocket]) -> impl Iterator<Item = Try> {
+    let wants_metadata = wants_metadata(config, control);
     let try_zero_copy = !config.copy;
     let multi_buffer = config.multi_buffer.then_some(true);
     multi_buffer.into_iter().chain([false]).flat_map(move |multi_buffer| {
         let share = |zero_copy| {
-            let like = live.iter().find(|s| (s.zero_copy, s.multi_buffer) == (zero_copy, multi_buffer));
-            like.map(|s| Attempt::Shared(s.fd))
+            let mut like = live.iter().filter(|s| (s.zero_copy, s.multi_buffer) == (zero_copy, multi_buffer));
+            let found = like.find(|s| s.tx_metadata || !wants_metadata);
+            found.map(|s| Attempt::Shared { fd: s.fd, tx_metadata: s.tx_metadata })
         };
         let zero_copy = [share(true), Some(Attempt::Own(libc::XDP_ZEROCOPY))];
         let zero_copy = zero_copy.into_iter().filter(move |_| try_zero_copy);
         let all = zero_copy.chain([share(false), Some(Attempt::Own(libc::XDP_COPY))]).flatten();
         all.map(move |attempt| Try { attempt, multi_buffer })
     })
+}
+
+/// Whether a registration made for this socket is to have room for what is asked of the device.
+fn wants_metadata(config: &XskConfig, control: &Control) -> bool {
+    config.checksum_offload.is_wanted() && !control.without_tx_metadata.load(Ordering::Relaxed)
 }
 
 fn open_once(config: &XskConfig, control: &Control, attempt: Attempt, multi_buffer: bool) -> io::Result<Rings> {
@@ -106,9 +116,15 @@ fn open_once(config: &XskConfig, control: &Control, attempt: Attempt, multi_buff
         error::with_way_out("open AF_XDP socket", source, way_out)
     })?;
     let fd = socket.as_fd();
-    if matches!(attempt, Attempt::Own(_)) {
-        register(fd, control)?;
-    }
+    let tx_metadata = match attempt {
+        Attempt::Own(_) => {
+            let (wanted, option) = (wants_metadata(config, control), libc::XDP_UMEM_REG);
+            let granted = register(control, wanted, |umem| sys::set_option(fd, SOL_XDP, option, umem))?;
+            control.without_tx_metadata.fetch_or(wanted && !granted, Ordering::Relaxed);
+            granted
+        }
+        Attempt::Shared { tx_metadata, .. } => tx_metadata,
+    };
     let sizes = [
         (libc::XDP_UMEM_FILL_RING, config.fill_ring),
         (libc::XDP_UMEM_COMPLETION_RING, config.fill_ring),
@@ -120,7 +136,7 @@ fn open_once(config: &XskConfig, control: &Control, attempt: Attempt, multi_buff
     }
     let rings = map(&socket, config).map_err(|e| error::at("map the rings of an AF_XDP socket", e))?;
     let (flags, shared) = match attempt {
-        Attempt::Shared(fd) => (libc::XDP_SHARED_UMEM, fd.cast_unsigned()),
+        Attempt::Shared { fd, .. } => (libc::XDP_SHARED_UMEM, fd.cast_unsigned()),
         Attempt::Own(kind) if multi_buffer => (kind | libc::XDP_USE_NEED_WAKEUP | libc::XDP_USE_SG, 0),
         Attempt::Own(kind) => (kind | libc::XDP_USE_NEED_WAKEUP, 0),
     };
@@ -133,13 +149,18 @@ fn open_once(config: &XskConfig, control: &Control, attempt: Attempt, multi_buff
     };
     sys::bind(fd, &address).map_err(|source| bind_failed(config, source))?;
     let Mapped { fill, completion, receive, transmit } = rings;
-    Ok(Rings { fill, completion, receive, transmit, fd: socket })
+    Ok(Rings { fill, completion, receive, transmit, fd: socket, tx_metadata })
 }
 
-/// Registers the memory as a UMEM of this socket.
-fn register(fd: BorrowedFd<'_>, control: &Control) -> io::Result<()> {
+/// Registers the memory as a UMEM of a socket, by `set`. Returns whether it has room for what is asked of the device: Linux
+/// before 6.8, or before it learnt the flag, says EINVAL to that.
+fn register(
+    control: &Control,
+    wants_metadata: bool,
+    set: impl Fn(libc::xdp_umem_reg) -> io::Result<()>,
+) -> io::Result<bool> {
     let (base, len) = control.umem();
-    let registration = libc::xdp_umem_reg {
+    let plain = libc::xdp_umem_reg {
         addr: base.as_ptr() as u64,
         len,
         chunk_size: control.frame_size(),
@@ -147,15 +168,25 @@ fn register(fd: BorrowedFd<'_>, control: &Control) -> io::Result<()> {
         flags: 0,
         tx_metadata_len: 0,
     };
-    sys::set_option(fd, SOL_XDP, libc::XDP_UMEM_REG, registration).map_err(|source| {
-        let way_out = match source.raw_os_error() {
-            Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
-                Some("give CAP_IPC_LOCK, raise RLIMIT_MEMLOCK, or configure fewer frames")
-            }
-            _ => None,
-        };
-        error::with_way_out("register packet memory with AF_XDP", source, way_out)
-    })
+    if wants_metadata {
+        let flags = libc::XDP_UMEM_TX_METADATA_LEN;
+        match set(libc::xdp_umem_reg { flags, tx_metadata_len: tx_metadata::LEN as u32, ..plain }) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            Err(error) => return Err(register_failed(error)),
+        }
+    }
+    set(plain).map(|()| false).map_err(register_failed)
+}
+
+fn register_failed(source: io::Error) -> io::Error {
+    let way_out = match source.raw_os_error() {
+        Some(libc::ENOBUFS | libc::ENOMEM | libc::EPERM) => {
+            Some("give CAP_IPC_LOCK, raise RLIMIT_MEMLOCK, or configure fewer frames")
+        }
+        _ => None,
+    };
+    error::with_way_out("register packet memory with AF_XDP", source, way_out)
 }
 
 fn bind_failed(config: &XskConfig, source: io::Error) -> io::Error {
@@ -240,6 +271,41 @@ fn granted(config: &XskConfig, rings: Rings, multi_buffer: bool) -> io::Result<(
             .is_ok()
     });
     let zero_copy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
-    let bound = Bound { zero_copy, multi_buffer, need_wakeup: true, busy_poll };
+    let (tx_metadata, wanted) = (rings.tx_metadata, config.checksum_offload);
+    let checksum_offload = tx_metadata && if zero_copy { wanted.zero_copy } else { wanted.copy };
+    let bound = Bound { zero_copy, multi_buffer, tx_metadata, checksum_offload, need_wakeup: true, busy_poll };
     Ok((rings, bound))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::control::Handle;
+    use crate::memory::MemoryConfig;
+
+    /// Registers with a kernel that answers so to what has flags; says what it was asked.
+    fn registered(wanted: bool, to_flags: Option<i32>) -> (Result<bool, Option<i32>>, Vec<(u32, u32)>) {
+        let config = MemoryConfig { frames: 4, frame_size: 2048, jumbo_frames: 0, huge_pages: false };
+        let control = Handle::new(&config).expect("a few pages");
+        let asked = RefCell::new(Vec::new());
+        let result = register(&control, wanted, |umem| {
+            asked.borrow_mut().push((umem.flags, umem.tx_metadata_len));
+            match to_flags.filter(|_| umem.flags != 0) {
+                Some(error) => Err(io::Error::from_raw_os_error(error)),
+                None => Ok(()),
+            }
+        });
+        (result.map_err(|error| error::os_code(&error)), asked.into_inner())
+    }
+
+    #[test]
+    fn a_kernel_without_transmit_metadata_gets_memory_without_it() {
+        let with = (libc::XDP_UMEM_TX_METADATA_LEN, 24);
+        assert_eq!(registered(true, None), (Ok(true), vec![with]));
+        assert_eq!(registered(true, Some(libc::EINVAL)), (Ok(false), vec![with, (0, 0)]));
+        assert_eq!(registered(false, Some(libc::EINVAL)), (Ok(false), vec![(0, 0)]));
+        assert_eq!(registered(true, Some(libc::ENOBUFS)), (Err(Some(libc::ENOBUFS)), vec![with]));
+    }
 }

@@ -10,7 +10,7 @@ use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 
 use crate::frame::Frame;
 use crate::mapping::Mapping;
@@ -51,6 +51,8 @@ pub(crate) struct LiveSocket {
     pub(crate) fd: RawFd,
     pub(crate) zero_copy: bool,
     pub(crate) multi_buffer: bool,
+    /// Its registration has room for what is asked of the device.
+    pub(crate) tx_metadata: bool,
     pub(crate) if_index: u32,
     pub(crate) queue: u32,
 }
@@ -73,6 +75,8 @@ pub(crate) struct Control {
     pub(crate) sockets: Mutex<Vec<LiveSocket>>,
     /// How many there are, for those who cannot wait for the lock.
     sharing: AtomicUsize,
+    /// The kernel knows nothing of transmit metadata.
+    pub(crate) without_tx_metadata: AtomicBool,
 }
 
 // SAFETY: the mappings are plain memory whose slots are reached through the one Frame that owns each; everything else
@@ -97,6 +101,7 @@ impl Control {
             jumbo,
             sockets: Mutex::new(Vec::new()),
             sharing: AtomicUsize::new(0),
+            without_tx_metadata: AtomicBool::new(false),
         })
     }
 

@@ -8,15 +8,22 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use crate::control::{Control, KernelTag};
+use crate::tx_metadata;
+
+/// What slots are measured in.
+const LINE: u32 = 64;
 
 /// The right to one slot of packet memory, and the packet in it: headroom, data, tailroom.
 ///
-/// Invariant: `start + len <= capacity`, and `capacity` bytes from `slot` on belong to this frame alone.
+/// Invariant: `start + len <= capacity()`, and `capacity()` bytes from `slot` on belong to this frame alone.
 pub struct Frame {
     control: NonNull<Control>,
     slot: NonNull<u8>,
     index: u32,
-    capacity: u32,
+    /// In lines of 64 bytes, so that a burst of frames stays as small as it is.
+    capacity_lines: u16,
+    /// The device is asked for a checksum; true until the data's front moves.
+    asks_checksum: bool,
     start: u32,
     len: u32,
 }
@@ -38,7 +45,17 @@ impl Frame {
     /// The token of a slot, empty, with the usual headroom. The caller just became its only owner.
     #[inline]
     pub(crate) fn new(control: NonNull<Control>, slot: NonNull<u8>, index: u32, capacity: u32) -> Self {
-        Self { control, slot, index, capacity, start: (Self::HEADROOM as u32).min(capacity), len: 0 }
+        debug_assert_eq!(capacity % LINE, 0, "slots are cut in lines");
+        let start = (Self::HEADROOM as u32).min(capacity);
+        // The largest slot has 1,088 lines.
+        let capacity_lines = (capacity / LINE) as u16;
+        Self { control, slot, index, capacity_lines, asks_checksum: false, start, len: 0 }
+    }
+
+    /// Bytes of the slot.
+    #[inline]
+    fn capacity(&self) -> u32 {
+        u32::from(self.capacity_lines) * LINE
     }
 
     /// Bytes of data.
@@ -82,14 +99,14 @@ impl Frame {
     #[inline]
     #[must_use]
     pub fn tailroom(&self) -> usize {
-        (self.capacity - self.start - self.len) as usize
+        (self.capacity() - self.start - self.len) as usize
     }
 
     /// Whether this is a frame of 64 KiB, which no ring can take.
     #[inline]
     #[must_use]
     pub fn is_jumbo(&self) -> bool {
-        self.capacity == crate::control::JUMBO_SLOT
+        self.capacity() == crate::control::JUMBO_SLOT
     }
 
     /// Grows the data by `n` bytes in front and returns them (content unspecified). `None` when the headroom is
@@ -101,6 +118,7 @@ impl Frame {
         }
         self.start -= n as u32;
         self.len += n as u32;
+        self.asks_checksum = false;
         Some(&mut self.data_mut()[..n])
     }
 
@@ -121,6 +139,7 @@ impl Frame {
         let n = n.min(self.len()) as u32;
         self.start += n;
         self.len -= n;
+        self.asks_checksum = false;
     }
 
     /// Cuts the data to `len` bytes when it is longer.
@@ -132,19 +151,45 @@ impl Frame {
     /// Empties the frame, with `headroom` bytes (at most what the slot holds) in front.
     #[inline]
     pub fn reset(&mut self, headroom: usize) {
-        self.start = headroom.min(self.capacity as usize) as u32;
+        self.start = headroom.min(self.capacity() as usize) as u32;
         self.len = 0;
+        self.asks_checksum = false;
     }
 
     /// Makes `len` bytes from byte `start` of the slot the data. `false`, and nothing changed, when they do not fit.
     #[inline]
     pub(crate) fn set_data(&mut self, start: u32, len: u32) -> bool {
-        if start > self.capacity || len > self.capacity - start {
+        if start > self.capacity() || len > self.capacity() - start {
             return false;
         }
         self.start = start;
         self.len = len;
+        self.asks_checksum = false;
         true
+    }
+
+    /// Asks the device that sends this frame to add up its data from byte `from` on, and to put the checksum `at` bytes
+    /// behind that place. What stands there before is part of the sum: for UDP, that of the pseudo header. `false`, and
+    /// nothing changed, where the headroom is smaller than [`tx_metadata::LEN`] or the checksum would not lie in the data.
+    ///
+    /// It holds as long as the data begins where it does, and is heard by sockets with
+    /// [`Bound::checksum_offload`](crate::Bound::checksum_offload) alone: others do not send such a frame.
+    #[inline]
+    pub fn ask_checksum(&mut self, from: u16, at: u16) -> bool {
+        if usize::from(from) + usize::from(at) + 2 > self.len() {
+            return false;
+        }
+        let Some(room) = self.prepend(tx_metadata::LEN) else { return false };
+        tx_metadata::write_checksum_request(room, from, at);
+        self.advance(tx_metadata::LEN);
+        self.asks_checksum = true;
+        true
+    }
+
+    /// Whether the device is asked for a checksum.
+    #[inline]
+    pub(crate) fn asks_checksum(&self) -> bool {
+        self.asks_checksum
     }
 
     /// The block that this frame goes home to.

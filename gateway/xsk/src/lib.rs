@@ -24,6 +24,7 @@ pub mod sum;
 mod sys;
 pub mod ticks;
 pub mod tun;
+pub mod tx_metadata;
 pub mod udp;
 
 pub use chain::ChainsDropped;
@@ -32,6 +33,7 @@ pub use memory::{Memory, MemoryConfig};
 pub use pool::Pool;
 pub use socket::{Bound, Xsk, XskConfig, XskStatistics};
 pub use tun::{Tun, TunConfig, TunQueue};
+pub use tx_metadata::ChecksumOffload;
 
 /// How many frames a burst holds.
 pub const BURST: usize = 64;

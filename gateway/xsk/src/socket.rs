@@ -17,7 +17,7 @@ use libc::xdp_desc;
 use crate::bind::{self, Rings};
 use crate::chain::{self, ChainsDropped, Gather};
 use crate::control::{Handle, KernelTag, LiveSocket};
-use crate::{Burst, Frame, Memory, Pool, error, sys};
+use crate::{Burst, ChecksumOffload, Frame, Memory, Pool, error, sys, tx_metadata};
 
 /// How long a closing socket waits for what is being sent.
 const DRAIN_MAX: Duration = Duration::from_millis(100);
@@ -45,6 +45,8 @@ pub struct XskConfig {
     pub copy: bool,
     /// Ask for packets in several frames (XDP_USE_SG), of which those that are longer than one come and go.
     pub multi_buffer: bool,
+    /// Have the device finish checksums that frames ask for, where the kernel knows of that.
+    pub checksum_offload: ChecksumOffload,
     /// Ask for busy polling with this budget (SO_PREFER_BUSY_POLL, SO_BUSY_POLL_BUDGET); `None` for off.
     pub busy_poll: Option<u32>,
 }
@@ -56,6 +58,10 @@ pub struct Bound {
     pub zero_copy: bool,
     /// Packets longer than a frame come and go, in jumbo frames.
     pub multi_buffer: bool,
+    /// The memory is registered with room for what is asked of the device, so that each frame to send needs it.
+    pub tx_metadata: bool,
+    /// Frames may ask for checksums.
+    pub checksum_offload: bool,
     /// The kernel tells when it must be woken.
     pub need_wakeup: bool,
     /// Busy polling is on.
@@ -115,6 +121,7 @@ impl Xsk {
             fd: rings.fd.as_raw_fd(),
             zero_copy: bound.zero_copy,
             multi_buffer: bound.multi_buffer,
+            tx_metadata: bound.tx_metadata,
             if_index: config.if_index,
             queue: config.queue,
         });
@@ -169,7 +176,7 @@ impl Xsk {
     /// reclaims what was sent into `pool`. The rest stays in `burst`. Does not wake the kernel: see [`Xsk::flush`].
     /// Returns how many went into the ring. A packet in a jumbo frame goes in several frames of `pool`, where
     /// [`Bound::multi_buffer`] was granted. Frames that no ring can take (empty, longer than [`Xsk::len_max`], of another
-    /// memory) are dropped and counted by [`Xsk::unsendable`].
+    /// memory, asking for what was not granted) are dropped and counted by [`Xsk::unsendable`].
     pub fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) -> usize {
         self.reclaim(Some(pool));
         if self.bound.multi_buffer && burst.iter().any(Frame::is_jumbo) {
@@ -178,8 +185,7 @@ impl Xsk {
         let room = self.rings.transmit.room(burst.len() as u32) as usize;
         let mut sent = 0;
         for frame in burst.drain(..room) {
-            let sendable = !frame.is_empty() && !frame.is_jumbo() && self.control.is(frame.control());
-            if !sendable {
+            if frame.is_jumbo() || !self.is_sendable(&frame) {
                 self.unsendable += 1;
                 continue;
             }
@@ -196,8 +202,10 @@ impl Xsk {
         let mut frames = std::mem::take(burst).into_iter();
         for frame in frames.by_ref() {
             let parts = if frame.is_jumbo() { chain::parts_of(frame.len(), pool) } else { Some(1) };
-            let ours = self.control.is(frame.control()) && pool.is_of(&self.control);
-            let Some(parts) = parts.filter(|_| ours && !frame.is_empty()) else {
+            // What is cut is copied, and a request would stay behind.
+            let asks_in_vain = frame.is_jumbo() && frame.asks_checksum();
+            let sendable = self.is_sendable(&frame) && !asks_in_vain && pool.is_of(&self.control);
+            let Some(parts) = parts.filter(|_| sendable) else {
                 self.unsendable += 1;
                 continue;
             };
@@ -227,6 +235,7 @@ impl Xsk {
     #[inline]
     fn push(&mut self, frame: Frame, options: u32) {
         let len = frame.len() as u32;
+        let options = if frame.asks_checksum() { options | libc::XDP_TX_METADATA } else { options };
         let (slot, start) = frame.lend(KernelTag::transmit(self.number));
         let addr = u64::from(slot) * u64::from(self.control.frame_size()) + u64::from(start);
         let pushed = self.rings.transmit.push(xdp_desc { addr, len, options });
@@ -248,6 +257,15 @@ impl Xsk {
     #[inline]
     pub fn take_chains_dropped(&mut self) -> ChainsDropped {
         self.gather.take_dropped()
+    }
+
+    /// Whether the kernel would take this frame: one of ours, with data, with the room in front that the registration wants,
+    /// and asking for nothing that was not granted.
+    #[inline]
+    fn is_sendable(&self, frame: &Frame) -> bool {
+        let has_room = !self.bound.tx_metadata || frame.headroom() >= tx_metadata::LEN;
+        let is_granted = self.bound.checksum_offload || !frame.asks_checksum();
+        !frame.is_empty() && has_room && is_granted && self.control.is(frame.control())
     }
 
     /// Makes the kernel send what is in the transmit ring, where it has to be told (in copy mode: as often as it

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{in_namespace, sh};
 use landbridge_xsk::chain::{CHAIN_MAX, chain_len_max};
-use landbridge_xsk::{Burst, ChainsDropped, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChainsDropped, ChecksumOffload, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
 use xdp::{RedirectAll, if_index};
 
 const FRAMES: u32 = 1024;
@@ -36,6 +36,7 @@ impl End {
             copy: false,
             multi_buffer,
             busy_poll: None,
+            checksum_offload: ChecksumOffload::default(),
         };
         let mut socket = Xsk::open(&config, &memory).unwrap();
         let program = RedirectAll::attach(if_index(interface), XDP_HAS_FRAGS);

@@ -8,7 +8,7 @@ mod xdp;
 use std::time::{Duration, Instant};
 
 use common::{in_namespace, sh};
-use landbridge_xsk::{Burst, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChecksumOffload, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
 use xdp::{RedirectAll, if_index};
 
 const FRAMES: u32 = 512;
@@ -27,6 +27,7 @@ fn config(interface: &str, queue: u32) -> XskConfig {
         copy: false,
         multi_buffer: false,
         busy_poll: None,
+        checksum_offload: ChecksumOffload::default(),
     }
 }
 

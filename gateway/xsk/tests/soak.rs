@@ -8,7 +8,7 @@ mod xdp;
 use std::time::{Duration, Instant};
 
 use common::{in_namespace, sh};
-use landbridge_xsk::{Burst, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChecksumOffload, Frame, Memory, MemoryConfig, Pool, Xsk, XskConfig};
 use xdp::{RedirectAll, if_index};
 
 const FRAMES: usize = 1024;
@@ -65,6 +65,7 @@ impl Lane {
             copy: true,
             multi_buffer: false,
             busy_poll: None,
+            checksum_offload: ChecksumOffload::default(),
         };
         let socket = Xsk::open(&config, &self.memory).unwrap();
         program.steer(0, &socket);

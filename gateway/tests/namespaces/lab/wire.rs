@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
-use landbridge_xsk::{Burst, Memory, MemoryConfig, Xsk, XskConfig};
+use landbridge_xsk::{Burst, ChecksumOffload, Memory, MemoryConfig, Xsk, XskConfig};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Namespace;
@@ -125,6 +125,7 @@ pub(crate) fn transmit(namespace: &Namespace, interface: &'static str, bytes: Ve
             copy: true,
             multi_buffer: false,
             busy_poll: None,
+            checksum_offload: ChecksumOffload::default(),
         };
         let mut socket = Xsk::open(&config, &memory)?;
         let mut frame = pool.take().expect("a free frame");
