@@ -174,7 +174,7 @@ impl Gateway {
             private: own.clone(),
             port: PORT,
             peer: keys::public(other),
-            endpoint: SocketAddr::new(topology.wan_address(side.other(), IpVersion::V4), PORT),
+            endpoint: SocketAddr::new(topology.endpoint_address(side.other()), PORT),
             allowed: versions.map(|version| topology.site_prefix(side.other(), version)).to_vec(),
         };
         match &self.wg {

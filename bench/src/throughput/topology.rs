@@ -82,12 +82,14 @@ pub(crate) struct TopologySpec {
     pub(crate) lan_mtu: u32,
     /// Bytes of the longest IP packet on the wan link.
     pub(crate) wan_mtu: u32,
+    /// What carries the tunnel.
+    pub(crate) outside: IpVersion,
 }
 
 impl Default for TopologySpec {
     fn default() -> Self {
         let queues = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 8);
-        Self { queues: queues as u32, lan_mtu: 1420, wan_mtu: 1500 }
+        Self { queues: queues as u32, lan_mtu: 1420, wan_mtu: 1500, outside: IpVersion::V4 }
     }
 }
 
@@ -107,6 +109,7 @@ struct Site {
 pub(crate) struct Topology {
     a: Site,
     b: Site,
+    outside: IpVersion,
 }
 
 impl Topology {
@@ -137,6 +140,7 @@ impl Topology {
         let topology = Self {
             a: site(host_a, gateway_a, host_a_lan, gateway_a_lan),
             b: site(host_b, gateway_b, host_b_lan, gateway_b_lan),
+            outside: spec.outside,
         };
         for side in [Side::A, Side::B] {
             topology.number(side)?;
@@ -208,6 +212,11 @@ impl Topology {
             IpVersion::V4 => Ipv4Addr::new(198, 18, 0, side.number()).into(),
             IpVersion::V6 => Ipv6Addr::new(0xfd82, 0, 0, 0, 0, 0, 0, side.number().into()).into(),
         }
+    }
+
+    /// The address by which one gateway knows the other.
+    pub(crate) fn endpoint_address(&self, side: Side) -> IpAddr {
+        self.wan_address(side, self.outside)
     }
 
     /// The network of a site: the allowed IPs of the tunnel that leads there.

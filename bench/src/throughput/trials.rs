@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// IP version of the frames
     #[arg(long, value_enum, default_value = "v4")]
     ip: IpVersion,
+    /// IP version that carries the tunnel
+    #[arg(long, value_enum, default_value = "v4")]
+    outside: IpVersion,
     /// Flows: UDP source ports in turn
     #[arg(long, value_name = "N", default_value_t = 1)]
     flows: u16,
@@ -75,7 +78,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let duration = Duration::try_from_secs_f64(arguments.seconds)?;
     let logs = tempfile::tempdir().context("no directory for logs")?;
-    let topology = Topology::build(PREFIX, &TopologySpec::default())?;
+    let topology = Topology::build(PREFIX, &TopologySpec { outside: arguments.outside, ..TopologySpec::default() })?;
     let gateways = match &arguments.implementation {
         None => {
             topology.route_plainly()?;

@@ -10,9 +10,17 @@ use crate::lab::{
 const STREAM: usize = 12 << 20;
 
 fn carries_everything(a: Wan, b: Wan, outside: Outside) {
+    carries_everything_with("", "in software: in copy mode the offload saves nothing", a, b, outside);
+}
+
+/// With these lines in the section of the wan, and this said of the checksums of rings.
+fn carries_everything_with(extra: &str, checksums: &str, a: Wan, b: Wan, outside: Outside) {
     let Some(lab) = Lab::open() else { return };
     let sites = Sites::build(&lab);
     let (mut left, mut right) = sites.gateways(&lab, Program::Up(a), Program::Up(b), outside);
+    for gateway in [&mut left, &mut right] {
+        gateway.extra = extra.to_owned();
+    }
     left.start();
     right.start();
     for address in [tunnel_v4(2), tunnel_v6(2)] {
@@ -26,7 +34,17 @@ fn carries_everything(a: Wan, b: Wan, outside: Outside) {
     connected(&[&left, &right], Duration::from_secs(1));
     for (gateway, wan) in [(&left, a), (&right, b)] {
         uses_its_backend(gateway, wan);
+        for interface in gateway.status().wan.interfaces {
+            assert_eq!(interface.checksums.as_deref(), Some(checksums));
+        }
     }
+}
+
+#[test]
+fn checksums_left_to_the_interface_carry_everything_over_ipv6_to_rings_and_sockets() {
+    let (on, by) = ("checksum_offload = \"on\"\n", "by the interface, as for the kernel's own packets");
+    carries_everything_with(on, by, Wan::Xdp, Wan::Udp, Outside::V6);
+    carries_everything_with(on, by, Wan::Xdp, Wan::Xdp, Outside::V6);
 }
 
 fn uses_its_backend(gateway: &Gateway, wan: Wan) {

@@ -17,8 +17,8 @@ const ETHTOOL_GGRO: u32 = 0x2b;
 /// linux/ethtool.h: switches it.
 const ETHTOOL_SGRO: u32 = 0x2c;
 
-/// linux/ethtool.h: switch transmit checksums, TCP segmentation and generic segmentation.
-const ETHTOOL_TRANSMIT: [u32; 3] = [0x17, 0x1f, 0x24];
+/// linux/ethtool.h: read and switch transmit checksums, TCP segmentation and generic segmentation.
+const ETHTOOL_TRANSMIT: [(u32, u32); 3] = [(0x16, 0x17), (0x1e, 0x1f), (0x23, 0x24)];
 
 /// struct ethtool_value.
 #[repr(C)]
@@ -48,9 +48,16 @@ pub fn switch_generic_receive(interface: &str, on: bool) -> io::Result<bool> {
 /// As [`switch_generic_receive`].
 pub fn finish_transmitted(interface: &str) -> io::Result<()> {
     let socket = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    ETHTOOL_TRANSMIT.into_iter().try_for_each(|command| {
-        ethtool(&socket, interface, command, 0).map(drop).map_err(|error| at("switching an offload off", error))
-    })
+    ETHTOOL_TRANSMIT
+        .into_iter()
+        .try_for_each(|(read, switch)| {
+            // What the interface has not at present, it does not let be switched either.
+            if ethtool(&socket, interface, read, 0)? == 0 {
+                return Ok(());
+            }
+            ethtool(&socket, interface, switch, 0).map(drop)
+        })
+        .map_err(|error| at("switching an offload off", error))
 }
 
 fn ethtool(socket: &OwnedFd, interface: &str, command: u32, data: u32) -> io::Result<u32> {

@@ -146,6 +146,7 @@ proptest! {
         hosts in any::<(u16, u16)>(),
         ports in any::<(u16, u16)>(),
         tagged in any::<bool>(),
+        offloaded in any::<bool>(),
         ecn in 0..4_u8,
         payload in proptest::collection::vec(any::<u8>(), 0..1400),
     ) {
@@ -160,8 +161,16 @@ proptest! {
         let remote = SocketAddr::new(host(hosts.1), ports.1);
         let template = HeaderTemplate::new(&wire(host(hosts.0), 1500, &ethertypes), remote);
         let mut frame = frame(&mut pool(64, 0), &payload);
-        prop_assert_eq!(template.expect("one family").write_with_ecn(&mut frame, ports.0, ecn), Ok(()));
-        let bytes = frame.data();
+        let by = if offloaded { SummedBy::Device } else { SummedBy::Us };
+        prop_assert_eq!(template.expect("one family").write_summed_by(by, &mut frame, ports.0, ecn), Ok(()));
+        let mut bytes = frame.data().to_vec();
+        if offloaded && v6 {
+            // What the device does: from the UDP header on, over what stands in the field.
+            let udp = bytes.len() - payload.len() - UDP_LEN;
+            let finished = Sum::of(&bytes[udp..]).checksum_nonzero();
+            bytes[udp + 6..udp + 8].copy_from_slice(&finished);
+        }
+        let bytes = &bytes[..];
         let datagram = parse(bytes).expect("a whole datagram");
         // From the receiver's side: what was the source is its remote.
         prop_assert_eq!(datagram.remote, SocketAddr::new(host(hosts.0), ports.0));
