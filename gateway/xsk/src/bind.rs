@@ -285,8 +285,11 @@ mod tests {
     use crate::control::Handle;
     use crate::memory::MemoryConfig;
 
+    /// Flags and bytes of metadata of each attempt.
+    type Asked = Vec<(u32, u32)>;
+
     /// Registers with a kernel that answers so to what has flags; says what it was asked.
-    fn registered(wanted: bool, to_flags: Option<i32>) -> (Result<bool, Option<i32>>, Vec<(u32, u32)>) {
+    fn registered(wanted: bool, to_flags: Option<i32>) -> (Result<bool, Option<i32>>, Asked) {
         let config = MemoryConfig { frames: 4, frame_size: 2048, jumbo_frames: 0, huge_pages: false };
         let control = Handle::new(&config).expect("a few pages");
         let asked = RefCell::new(Vec::new());
