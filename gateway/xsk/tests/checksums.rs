@@ -31,6 +31,7 @@ fn open(interface: &str, checksum_offload: ChecksumOffload) -> (Xsk, Memory, Poo
         tx_ring: 32,
         fill_ring: 32,
         copy: false,
+        multi_buffer: false,
         busy_poll: None,
         checksum_offload,
     };
@@ -105,7 +106,7 @@ fn the_kernel_finishes_a_checksum_that_the_interface_does_not_and_leaves_it_to_o
         wire();
         let (mut socket, _memory, mut pool) = open("lbx0", ON);
         let (mut far, _far_memory, mut far_pool) = open("lbx1", ChecksumOffload::default());
-        let program = RedirectAll::attach(if_index("lbx1"));
+        let program = RedirectAll::attach(if_index("lbx1"), 0);
         program.steer(0, &far);
         far.receive(&mut far_pool, &mut Burst::new());
         assert_eq!((socket.bound().checksum_offload, far.bound().checksum_offload), (true, false));
@@ -205,6 +206,7 @@ fn requests_that_cannot_be_heard_are_refused_or_dropped_and_counted() {
             tx_ring: 32,
             fill_ring: 32,
             copy: true,
+            multi_buffer: false,
             busy_poll: None,
             checksum_offload: ON,
         };
