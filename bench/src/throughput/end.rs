@@ -3,8 +3,8 @@
 //! Enters: an interface, and what the programs are told. Leaves: what they counted. Never does: leave a program
 //! attached; the kernel detaches it with the last descriptor, however this process ends.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use landbridge_ebpf_common::bench::{LATENCY_BUCKETS, Progress, Sink, Source, Tal
 use nix::errno::Errno;
 
 use super::latency::Latency;
+use super::ring_source::{self, Shared};
 
 /// The committed object; `ebpf/build.sh` makes it.
 static OBJECT: &[u8] =
@@ -31,6 +32,9 @@ const BATCH: u32 = 64;
 pub(crate) struct End {
     ebpf: Arc<Ebpf>,
     if_index: u32,
+    way: Way,
+    /// What was sent by a ring, where that is the way.
+    by_ring: Option<Shared>,
     source: Array<MapData, Source>,
     progress: Array<MapData, Progress>,
     sink: Array<MapData, Sink>,
@@ -47,7 +51,35 @@ pub(crate) struct Counted {
     latency: Vec<u64>,
 }
 
+/// How frames leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub(crate) enum Way {
+    /// As live frames, and by a ring where the driver says that it sends none, or the kernel knows none
+    #[default]
+    Auto,
+    /// As frames of an XDP program, by the driver's XDP transmit (Linux 5.18)
+    Live,
+    /// By an AF_XDP ring in copy mode: any driver, half the rate
+    Ring,
+}
+
+impl Way {
+    /// The one for an interface.
+    pub(super) fn on(self, if_index: u32) -> Self {
+        match self {
+            // Frames that a driver does not send vanish without a word.
+            Self::Auto if landbridge::steer::sends_frames(if_index) == Some(false) => Self::Ring,
+            chosen => chosen,
+        }
+    }
+}
+
 impl End {
+    /// Lets its frames leave another way.
+    pub(crate) fn by(self, way: Way) -> Self {
+        Self { way, ..self }
+    }
+
     /// Loads the programs and attaches the sink to an interface of a namespace, in the driver where it can.
     ///
     /// # Errors
@@ -73,6 +105,8 @@ impl End {
     fn of(mut ebpf: Ebpf, if_index: u32) -> anyhow::Result<Self> {
         Ok(Self {
             if_index,
+            way: Way::Live,
+            by_ring: None,
             source: array(&mut ebpf, map::SOURCE)?,
             progress: array(&mut ebpf, map::PROGRESS)?,
             sink: array(&mut ebpf, map::SINK)?,
@@ -111,6 +145,12 @@ impl End {
     /// # Errors
     /// What the kernel said.
     pub(crate) fn progress(&self) -> anyhow::Result<Progress> {
+        if let Some(shared) = &self.by_ring {
+            let progress = *shared.lock().unwrap_or_else(PoisonError::into_inner);
+            if progress != Progress::default() {
+                return Ok(progress);
+            }
+        }
         self.progress.get(&0, 0).context("the generator's progress cannot be read")
     }
 
@@ -130,11 +170,24 @@ impl End {
         let frame_len = source.sizes.iter().map(|size| size.frame_len).max().unwrap_or_default() as usize;
         self.source.set(0, source, 0).context("the generator cannot be told what to send")?;
         let (ebpf, end, if_index) = (Arc::clone(&self.ebpf), Arc::clone(end), self.if_index);
+        let (way, shared) = (self.way, Shared::default());
+        self.by_ring = (way != Way::Live).then(|| Arc::clone(&shared));
         spawn(Box::new(move || {
             if turns == Turns::OnlyIdle {
                 landbridge_xsk::scheduling::only_idle_turns().context("the generator cannot give way to others")?;
             }
-            generate(&ebpf, if_index, frame_len, &end)
+            let way = way.on(if_index);
+            let by_ring = |why: Option<anyhow::Error>| {
+                let why = why.map_or_else(String::new, |error| format!(" ({error:#})"));
+                eprintln!("frames leave by an AF_XDP ring in copy mode{why}");
+                ring_source::generate(&source, if_index, &shared, &end)
+            };
+            match way {
+                Way::Ring => by_ring(None),
+                Way::Live => generate(&ebpf, if_index, frame_len, &end),
+                // A kernel that refuses live frames does so before the first.
+                Way::Auto => generate(&ebpf, if_index, frame_len, &end).or_else(|error| by_ring(Some(error))),
+            }
         }))
     }
 }

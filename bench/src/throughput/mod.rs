@@ -23,6 +23,7 @@ pub(crate) mod process;
 pub(crate) mod prometheus;
 pub(crate) mod report;
 pub(crate) mod results;
+pub(crate) mod ring_source;
 pub(crate) mod roles;
 pub(crate) mod scrape;
 pub(crate) mod search;

@@ -6,7 +6,7 @@
 //!
 //! The reflector sends every frame of the bench back, so that a latency is a round trip on the generator's clock; with
 //! `--take` it keeps and counts them, for one-way figures. Frames leave by the driver's XDP transmit, which most
-//! drivers have only while a program is attached, as one is here.
+//! drivers have only while a program is attached, as one is here; by an AF_XDP ring where the driver has none.
 //!
 //! Enters: the name of an interface. Leaves: one JSON object a line. Never does: touch an interface that was not named,
 //! or without `--force` one that has a default route; change an address, a route or an offload.
@@ -24,7 +24,7 @@ use landbridge_ebpf_common::bench::{FLOWS, Sink, Tally};
 use nix::net::if_::if_nametoindex;
 use serde_json::json;
 
-use super::end::{End, Turns};
+use super::end::{End, Turns, Way};
 use super::frame::{FrameSize, IpVersion};
 use super::search::{Outcome, Search, SearchSpec};
 use super::stamping::{self, Addresses, DESTINATION_PORT, PORT, Run};
@@ -39,7 +39,7 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// Sends frames out of a real interface and counts those that a reflector sends back
 ///
-/// Needs root and Linux 5.18. The frames are UDP to port 9 with source ports from 20000 on. Nothing but the bench's own
+/// Needs root. The frames are UDP to port 9 with source ports from 20000 on. Nothing but the bench's own
 /// frames is taken from the interface, and its program is detached at the end.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Generator {
@@ -70,6 +70,9 @@ pub(crate) struct Generator {
     /// Flows: UDP source ports in turn, so that queues are used
     #[arg(long, value_name = "N", default_value_t = 16)]
     flows: u16,
+    /// How frames leave
+    #[arg(long, value_enum, default_value = "auto")]
+    by: Way,
     /// Even if the interface has a default route
     #[arg(long)]
     force: bool,
@@ -130,7 +133,7 @@ pub(crate) fn generate(arguments: &Generator) -> anyhow::Result<ExitCode> {
     let version = if arguments.source.is_ipv4() { IpVersion::V4 } else { IpVersion::V6 };
     let (rate_pps, directions) = (arguments.rate.unwrap_or(arguments.rate_max), Directions::AToB);
     let trial = Trial { size: arguments.size, version, rate_pps, directions, duration, flows: arguments.flows };
-    let mut sender = Sender { end: End::attach_here(index)?, addresses, sequence: 1 };
+    let mut sender = Sender { end: End::attach_here(index)?.by(arguments.by), addresses, sequence: 1 };
     if arguments.rate.is_some() {
         let result = sender.trial(&trial, &stop)?;
         println!("{}", json!({ "size": trial.size, "rate_pps": rate_pps, "result": result }));
@@ -183,15 +186,7 @@ impl Sender {
 pub(crate) fn reflect(arguments: &Reflector) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let mut end = End::attach_here(permitted(&arguments.interface, arguments.force)?)?;
-    end.expect(Sink {
-        magic: MAGIC,
-        sequence: 1,
-        flows: FLOWS,
-        port: PORT,
-        destination_port: DESTINATION_PORT.to_be_bytes(),
-        reflect: u32::from(!arguments.take),
-        ..Sink::default()
-    })?;
+    end.expect(Sink { reflect: u32::from(!arguments.take), ..reflecting() })?;
     eprintln!("ready on {}: Ctrl-C ends it", arguments.interface);
     let (start, mut before) = (Instant::now(), end.counted()?);
     while arguments.seconds.is_none_or(|seconds| start.elapsed() < Duration::from_secs(seconds)) {
@@ -207,6 +202,19 @@ pub(crate) fn reflect(arguments: &Reflector) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Every frame of the bench goes back.
+fn reflecting() -> Sink {
+    Sink {
+        magic: MAGIC,
+        sequence: 1,
+        flows: FLOWS,
+        port: PORT,
+        destination_port: DESTINATION_PORT.to_be_bytes(),
+        reflect: 1,
+        ..Sink::default()
+    }
 }
 
 /// All of the bench's frames: a generator that is started again begins its numbers again, which here are duplicates.
@@ -253,7 +261,60 @@ fn own_mac(interface: &str) -> anyhow::Result<Mac> {
 
 #[cfg(test)]
 mod tests {
+    use landbridge::lab::links;
+    use landbridge::lab::namespace::Namespace;
+
     use super::*;
+
+    #[test]
+    fn frames_that_leave_by_a_ring_come_back_from_the_reflector_and_are_all_counted() {
+        if !nix::unistd::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "this test needs root, and CI skips nothing");
+            eprintln!("skipped: network namespaces need root");
+            return;
+        }
+        let [near, far] =
+            ["near", "far"].map(|role| Namespace::new("landbridge-roles-test", role).expect("namespaces"));
+        let (one, other) = links::veth((&near, "near0"), (&far, "far0"), 1, 1500).expect("a wire");
+        let mut reflector = End::attach(&far, &other).expect("the reflector's program");
+        reflector.expect(reflecting()).expect("a map");
+        // Wherever it goes: the program sends back what is the bench's.
+        let addresses = Addresses {
+            source_mac: one.mac,
+            destination_mac: other.mac,
+            source: "10.82.1.2".parse().expect("an address"),
+            destination: "10.82.2.2".parse().expect("an address"),
+        };
+        near.run(move || {
+            let mut sender = Sender { end: End::attach_here(one.index)?.by(Way::Ring), addresses, sequence: 1 };
+            for size in [FrameSize::Bytes(64), FrameSize::Imix] {
+                let (version, directions, duration) = (IpVersion::V4, Directions::AToB, Duration::from_millis(300));
+                let trial = Trial { size, version, rate_pps: 2000.0, directions, duration, flows: 3 };
+                let result = sender.trial(&trial, &Stop::default())?;
+                anyhow::ensure!(result.sent > 50 && result.sent + result.missed <= 600, "{result:?}");
+                let bad = (result.lost, result.duplicated, result.reordered, result.corrupted, result.stale);
+                anyhow::ensure!(bad == (0, 0, 0, 0, 0) && result.received == result.sent, "{result:?}");
+                anyhow::ensure!(result.latency.count() == result.received, "{result:?}");
+            }
+            Ok(())
+        })
+        .expect("every frame comes back");
+    }
+
+    #[test]
+    fn a_link_whose_other_end_takes_no_frames_of_programs_gets_them_by_a_ring() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let [near, far] = ["one", "two"].map(|role| Namespace::new("landbridge-roles-test", role).expect("namespaces"));
+        let (one, other) = links::veth((&near, "near0"), (&far, "far0"), 1, 1500).expect("a wire");
+        let index = one.index;
+        let ways = move || Ok([Way::Auto, Way::Live, Way::Ring].map(|way| way.on(index)));
+        let plain = near.run(ways).expect("an answer");
+        assert_eq!(plain, [Way::Ring, Way::Live, Way::Ring]);
+        let _sink = End::attach(&far, &other).expect("a program");
+        assert_eq!(near.run(ways).expect("an answer"), [Way::Auto, Way::Live, Way::Ring]);
+    }
 
     #[test]
     fn an_interface_with_a_default_route_is_known_by_it() {

@@ -11,7 +11,8 @@
 //! 4. The longer the ports have been the same, the shorter the pause that will do: a link that becomes busy has the
 //!    longest queues, and flows that never rest are to be spread as well. One that fills a link alone stays where it is.
 //!
-//! The book is small and nothing is searched in it: flows that share an entry share a port for a while, no more.
+//! The book is small and nothing is searched in it. Of flows that share an entry one that is not at its own port has it; the
+//! others take theirs, at the worst too early.
 
 use std::time::{Duration, Instant};
 
@@ -29,13 +30,18 @@ const PAUSE_MIN: u16 = 2;
 /// A spread is published and every flow in full swing has been seen within this time.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_millis(250);
 
-/// The last packet of a flow, or of several. Ticks are milliseconds, and wrap: a flow that rests for a minute may find
+/// The last packet of a flow. Ticks are milliseconds, and wrap: a flow that rests for a minute may find
 /// itself taken for one that never did.
 #[derive(Debug, Clone, Copy, Default)]
 struct Flowlet {
     tick: u16,
     slot: u8,
+    /// Bits of the flow's hash beside its place, and [`HELD`] where it is to move.
+    tag: u8,
 }
+
+/// The flow is at another port than its own.
+const HELD: u8 = 0x80;
 
 /// The flows of one lane.
 #[derive(Debug)]
@@ -90,16 +96,21 @@ impl Flowlets {
         {
             return slot;
         }
+        let own = choice.spread.slot_of(flow);
         // The upper bits alone choose the port: others have to tell the flows of one port apart.
         let at = (flow ^ flow >> 16 ^ choice.salt >> 8) as usize % FLOWLETS;
+        let tag = (flow >> 12 ^ choice.salt >> 24) as u8 & !HELD;
         let flowlet = &mut self.flowlets[at];
-        let kept = match choice.tick.wrapping_sub(flowlet.tick) < choice.pause {
+        let (is_same, is_fresh) = (flowlet.tag & !HELD == tag, choice.tick.wrapping_sub(flowlet.tick) < choice.pause);
+        let kept = match is_same && is_fresh {
             true => Some(flowlet.slot),
             false => choice.takes_over.then_some(0),
         };
-        let kept = kept.filter(|slot| choice.spread.uses(*slot));
-        let slot = kept.unwrap_or_else(|| choice.spread.slot_of(flow));
-        *flowlet = Flowlet { tick: choice.tick, slot };
+        let slot = kept.filter(|slot| choice.spread.uses(*slot)).unwrap_or(own);
+        if is_same || !is_fresh || flowlet.tag & HELD == 0 {
+            let held = if slot == own { 0 } else { HELD };
+            *flowlet = Flowlet { tick: choice.tick, slot, tag: tag | held };
+        }
         choice.last = Some((flow, slot));
         slot
     }

@@ -215,7 +215,7 @@ impl<W: Wan, L: Lan> Lane<W, L> {
         let Job { frames, notes, runs, .. } = &mut *job;
         let mut packets = frames.drain(..).zip(notes.iter());
         for run in runs.drain(..) {
-            let Place::To(peer) = run.place else { continue };
+            let Place::To(peer) = run.place else { unreachable!("what is sealed goes to a peer") };
             let Some(entry) = tables.peer(peer) else { unreachable!("a snapshot keeps what it had") };
             let Some(path) = &entry.path else { unreachable!("a run has a path") };
             let spread = entry.spread.as_deref();

@@ -128,6 +128,11 @@ impl Ring {
         self.socket.flush(pool)
     }
 
+    /// Whether the kernel left frames in the ring for another call. A zero-copy driver that was told goes on by itself.
+    pub(super) fn is_left_over(&mut self) -> bool {
+        !self.socket.bound().zero_copy && self.socket.is_unsent()
+    }
+
     /// Brings every frame home.
     fn close(mut self, pool: &mut Pool) {
         for frame in self.received.drain(..).chain(self.staged.drain(..)) {

@@ -121,8 +121,13 @@ impl WanXdp {
     /// What the kernel said.
     pub fn flush(&mut self, pool: &mut Pool, stats: &LaneStats) -> io::Result<()> {
         self.move_staged(pool, stats);
-        self.unsent.clear();
-        self.ring.flush(pool)
+        let result = self.ring.flush(pool);
+        // What the kernel left in the ring is to leave before what goes to the same place by the socket, and so the places
+        // are remembered.
+        if !self.ring.is_left_over() {
+            self.unsent.clear();
+        }
+        result
     }
 }
 

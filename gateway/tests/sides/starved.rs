@@ -42,6 +42,31 @@ fn a_ring_whose_wire_is_down_fills_refuses_the_rest_and_goes_on_in_order_when_it
 }
 
 #[test]
+fn what_a_ring_could_not_send_leaves_before_what_follows_by_the_socket() {
+    in_namespace(|| {
+        let far = wire(1500);
+        let mut side = Side::new(false);
+        let [ring, socket] = paths(1500);
+        sh("ip link set wan down");
+        side.send(&message(LIVE, 0, 100), &ring);
+        assert!(side.wan.flush(&mut side.pool, &side.stats).is_err(), "a ring that cannot send says so");
+        sh(&format!("ip link set wan up; ip neigh replace {THEIRS} lladdr 02:00:00:00:00:02 dev wan nud permanent"));
+        let limit = Instant::now() + Duration::from_secs(5);
+        // The link is up once something gets through; what the first try cannot send, the kernel forgets.
+        while std::fs::read_to_string("/proc/thread-self/net/route").unwrap().lines().count() < 2 {
+            assert!(Instant::now() < limit, "the route is back");
+            thread::sleep(Duration::from_millis(10));
+        }
+        side.send(&message(LIVE, 1, 100), &socket);
+        side.wan.flush(&mut side.pool, &side.stats).unwrap();
+        let mut buffer = vec![0; 4096];
+        let arrived = [0, 1].map(|_| far.recv(&mut buffer).map(|len| number(&buffer[..len])).unwrap());
+        assert_eq!(arrived, [0, 1]);
+        side.close();
+    });
+}
+
+#[test]
 fn a_lane_that_neither_runs_nor_has_frames_loses_what_its_ring_cannot_hold_and_no_more() {
     in_namespace(|| {
         let far = wire(1500);

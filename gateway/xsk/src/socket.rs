@@ -277,6 +277,12 @@ impl Xsk {
         self.flush_into(Some(pool))
     }
 
+    /// Whether the transmit ring has frames that the kernel has not taken.
+    #[must_use]
+    pub fn is_unsent(&mut self) -> bool {
+        self.rings.transmit.pending() > 0
+    }
+
     /// Frames that the rings hold (fill, receive, transmit, completion).
     #[must_use]
     pub fn in_flight(&self) -> usize {

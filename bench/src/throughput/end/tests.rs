@@ -6,6 +6,7 @@ use std::time::Duration;
 use landbridge_ebpf_common::bench::{UDP_AT_V4, UDP_AT_V6};
 
 use super::super::frame::{FrameSize, IpVersion};
+use super::super::ring_source::Maker;
 use super::super::stamping::{self, Addresses, Run};
 use super::super::trial::{Directions, Trial};
 use super::*;
@@ -135,6 +136,34 @@ fn every_frame_is_a_packet_with_right_lengths_and_checksums() {
             assert_eq!(usize::from(u16::from_be_bytes(udp_len)) + 54, frame.len(), "{size}");
             let sum = ones_complement(&[&frame[22..54], &[0, 17], &udp_len, &frame[UDP_AT_V6..]]);
             assert_eq!(sum, 0xffff, "UDP checksum over IPv6, {size}");
+        }
+    }
+}
+
+#[test]
+fn a_ring_gets_the_same_frames_to_the_byte() {
+    if !is_root() {
+        return;
+    }
+    let mut end = unattached();
+    for (version, udp_at) in [(IpVersion::V4, UDP_AT_V4), (IpVersion::V6, UDP_AT_V6)] {
+        for size in [FrameSize::Bytes(64), FrameSize::Bytes(66), FrameSize::Bytes(1420), FrameSize::Imix] {
+            let (trial, run) = (trial(size, version, 5), run(77));
+            let made = frames(&mut end, &trial, &run, 130);
+            let mut maker = Maker::new(end.source.get(&0, 0).expect("a map"));
+            for (number, made) in made.iter().enumerate() {
+                let time = made[udp_at + 16..].first_chunk().copied().map(u64::from_ne_bytes).expect("a stamp");
+                let size = maker.size().expect("a size");
+                let mut frame = vec![0x5a; size.frame_len as usize];
+                maker.write(&size, time, &mut frame);
+                maker.advance(time);
+                assert_eq!(&frame, made, "frame {number} of {size:?} over {version:?}");
+            }
+            let (ours, programs) = (maker.progress, end.progress().expect("a map"));
+            assert_eq!(
+                (ours.sent, ours.flow, ours.sequence, ours.cycle),
+                (programs.sent, programs.flow, programs.sequence, programs.cycle)
+            );
         }
     }
 }

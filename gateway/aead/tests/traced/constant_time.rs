@@ -23,13 +23,31 @@ const SHAPES: [(&[usize], &[usize]); 4] = [
     (&[144, 144, 144, 144, 144, 80, 80], &[6]),
 ];
 
+/// Whose packets a burst has: those of one session, or of another session each.
+#[derive(Debug, Clone, Copy)]
+enum Keys {
+    One,
+    OfEach,
+}
+
 /// `ring` works packet by packet: two of them show what it does.
 const SHAPES_OF_RING: [(&[usize], &[usize]); 2] = [(&[64; 2], &[1]), (&[200], &[0])];
 
-fn cases() -> impl Iterator<Item = (Engine, &'static [usize], &'static [usize])> {
+struct Case {
+    engine: Engine,
+    shape: &'static [usize],
+    forged: &'static [usize],
+    keys: Keys,
+}
+
+fn cases() -> impl Iterator<Item = Case> {
     Engine::available().flat_map(|engine| {
         let shapes = if engine == Engine::Ring { &SHAPES_OF_RING[..] } else { &SHAPES };
-        shapes.iter().map(move |&(shape, forged)| (engine, shape, forged))
+        shapes.iter().flat_map(move |&(shape, forged)| {
+            let keys =
+                [Keys::One, Keys::OfEach].into_iter().filter(|keys| matches!(keys, Keys::One) || shape.len() > 1);
+            keys.map(move |keys| Case { engine, shape, forged, keys })
+        })
     })
 }
 
@@ -42,9 +60,13 @@ fn secret(run: usize, len: usize, random: &mut Bytes) -> Vec<u8> {
     }
 }
 
-fn to_seal(shape: &[usize], random: &mut Bytes) -> Vec<Input> {
+fn to_seal(shape: &[usize], keys: Keys, random: &mut Bytes) -> Vec<Input> {
+    let keys = match keys {
+        Keys::One => 1,
+        Keys::OfEach => shape.len(),
+    };
     let input = |run| Input {
-        key: secret(run, 32, random).try_into().expect("32 bytes"),
+        keys: (0..keys).map(|_| secret(run, 32, random).try_into().expect("32 bytes")).collect(),
         packets: shape.iter().map(|len| secret(run, len + TAG_LEN, random)).collect(),
     };
     (0..RUNS).map(input).collect()
@@ -52,12 +74,12 @@ fn to_seal(shape: &[usize], random: &mut Bytes) -> Vec<Input> {
 
 /// Sealed packets; those in `forged` are changed in another place in every run: in the tag's first byte, its last one,
 /// in all of it, in the ciphertext.
-fn to_open(shape: &[usize], forged: &[usize], random: &mut Bytes) -> Vec<Input> {
-    let mut inputs = to_seal(shape, random);
+fn to_open(shape: &[usize], forged: &[usize], keys: Keys, random: &mut Bytes) -> Vec<Input> {
+    let mut inputs = to_seal(shape, keys, random);
     for (run, input) in inputs.iter_mut().enumerate() {
-        let key = Key::new(&input.key);
+        let keys: Vec<Key> = (0..shape.len()).map(|i| Key::new(input.key(i))).collect();
         for (i, packet) in input.packets.iter_mut().enumerate() {
-            key.seal(counter(i), packet);
+            keys[i].seal(counter(i), packet);
             if !forged.contains(&i) {
                 continue;
             }
@@ -90,18 +112,18 @@ fn assert_tight(what: &str, lockstep: &Lockstep) {
 #[test]
 fn sealing_takes_the_same_way_whatever_the_secrets() {
     let mut random = Bytes(11);
-    for (engine, shape, _) in cases() {
-        let lockstep = compare(to_seal(shape, &mut random), |burst| engine.seal_burst(burst));
-        assert_tight(&format!("{engine} seals {shape:?}"), &lockstep);
+    for Case { engine, shape, keys, .. } in cases() {
+        let lockstep = compare(to_seal(shape, keys, &mut random), |burst| engine.seal_burst(burst));
+        assert_tight(&format!("{engine} seals {shape:?}, keys: {keys:?}"), &lockstep);
     }
 }
 
 #[test]
 fn opening_what_is_authentic_takes_the_same_way_whatever_the_secrets() {
     let mut random = Bytes(12);
-    for (engine, shape, _) in cases() {
-        let lockstep = compare(to_open(shape, &[], &mut random), |burst| engine.open_burst(burst));
-        assert_tight(&format!("{engine} opens {shape:?}"), &lockstep);
+    for Case { engine, shape, keys, .. } in cases() {
+        let lockstep = compare(to_open(shape, &[], keys, &mut random), |burst| engine.open_burst(burst));
+        assert_tight(&format!("{engine} opens {shape:?}, keys: {keys:?}"), &lockstep);
     }
 }
 
@@ -109,9 +131,9 @@ fn opening_what_is_authentic_takes_the_same_way_whatever_the_secrets() {
 #[test]
 fn refusing_takes_the_same_way_wherever_a_tag_is_wrong() {
     let mut random = Bytes(13);
-    for (engine, shape, forged) in cases() {
-        let lockstep = compare(to_open(shape, forged, &mut random), |burst| engine.open_burst(burst));
-        assert_tight(&format!("{engine} refuses {forged:?} of {shape:?}"), &lockstep);
+    for Case { engine, shape, forged, keys } in cases() {
+        let lockstep = compare(to_open(shape, forged, keys, &mut random), |burst| engine.open_burst(burst));
+        assert_tight(&format!("{engine} refuses {forged:?} of {shape:?}, keys: {keys:?}"), &lockstep);
     }
 }
 

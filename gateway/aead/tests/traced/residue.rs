@@ -76,10 +76,10 @@ fn add_limbs(patterns: &mut Patterns, what: &str, one_time_key: &[u8]) {
 
 fn patterns(input: &Input, texts: &[Vec<u8>]) -> Patterns {
     let mut patterns = Patterns::new();
-    add_words(&mut patterns, "the key", &input.key);
+    add_words(&mut patterns, "the key", input.key(0));
     let blocks = texts.iter().map(|text| text.len().div_ceil(64) + 1).max().unwrap_or(1);
     let stream: Vec<Vec<[u8; 64]>> = (0..texts.len())
-        .map(|i| (0..blocks).map(|block| chacha20_block(&input.key, &nonce(counter(i)), block as u32)).collect())
+        .map(|i| (0..blocks).map(|block| chacha20_block(input.key(0), &nonce(counter(i)), block as u32)).collect())
         .collect();
     for (i, text) in texts.iter().enumerate() {
         add_limbs(&mut patterns, &format!("packet {i}"), &stream[i][0]);
@@ -124,7 +124,7 @@ fn residue_of(input: Input, texts: &[Vec<u8>], work: impl Fn(&mut Bench)) -> BTr
 fn input(len: usize, random: &mut Bytes) -> (Input, Vec<Vec<u8>>) {
     let texts: Vec<Vec<u8>> = (0..MOST).map(|_| random.take(len)).collect();
     let packets = texts.iter().map(|text| [&text[..], &[0; TAG_LEN]].concat()).collect();
-    (Input { key: random.key(), packets }, texts)
+    (Input { keys: vec![random.key()], packets }, texts)
 }
 
 fn across_packets() -> impl Iterator<Item = Engine> {
@@ -150,7 +150,7 @@ fn opening_leaves_no_secret_on_the_stack_whatever_the_verdict() {
         for len in [64, 200, 1420] {
             for forged in [None, Some(5)] {
                 let (mut input, texts) = input(len, &mut random);
-                let key = Key::new(&input.key);
+                let key = Key::new(input.key(0));
                 for (i, packet) in input.packets.iter_mut().enumerate() {
                     key.seal(counter(i), packet);
                     packet[len] ^= u8::from(Some(i) == forged);
@@ -172,7 +172,7 @@ fn a_secret_that_stays_on_the_stack_is_found() {
     }
     let mut random = Bytes(23);
     let (given, texts) = input(64, &mut random);
-    let key = given.key;
+    let key = *given.key(0);
     let found = residue_of(given, &texts, move |_| careless(&key));
     assert!(found.iter().any(|what| what.contains("of the key")), "{found:#?}");
     let (given, texts) = input(64, &mut random);

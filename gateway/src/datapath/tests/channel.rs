@@ -241,6 +241,23 @@ fn the_pause_that_lets_a_flow_move_is_longest_when_the_ports_have_just_changed()
 }
 
 #[test]
+fn flows_at_their_own_ports_stay_there_however_many_there_are_and_however_they_pause() {
+    let mut traffic = Traffic::new();
+    traffic.publish(&[1, 2, 3]);
+    traffic.pair.now += Duration::from_secs(12);
+    let mut ports: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
+    for round in 0..10 {
+        traffic.pair.now += Duration::from_millis(3);
+        for turn in 0..400 {
+            // Each of two that share an entry comes first in every second round.
+            let flow = if round % 2 == 0 { turn } else { 399 - turn };
+            ports.entry(flow).or_default().insert(traffic.packet(flow, 0));
+        }
+    }
+    assert!(ports.len() == 400 && ports.values().all(|ports| ports.len() == 1), "{ports:?}");
+}
+
+#[test]
 fn a_flow_leaves_a_port_that_is_given_up_at_once() {
     let all = [1, 2, 3];
     let its_own = Traffic::port_of(Traffic::FLOW, &all);
