@@ -116,9 +116,10 @@ impl Rings {
         let one = wan_xdp::packet_len_max(frame_size);
         let is_limit = |ring: &Ring| {
             let place = self.places.iter().find(|place| place.interface.index == ring.if_index);
-            !ring.multi_buffer && place.is_none_or(|place| place.interface.mtu as usize > one)
+            !ring.bound.multi_buffer && place.is_none_or(|place| place.interface.mtu as usize > one)
         };
-        let limited = self.one_buffer.is_some() || rings.iter().any(is_limit) || !rings.iter().any(|r| r.multi_buffer);
+        let limited =
+            self.one_buffer.is_some() || rings.iter().any(is_limit) || !rings.iter().any(|r| r.bound.multi_buffer);
         Some(if limited { one } else { wan_xdp::chain_packet_len_max(frame_size) })
     }
 

@@ -44,8 +44,10 @@ fn cases() -> impl Iterator<Item = Case> {
     Engine::available().flat_map(|engine| {
         let shapes = if engine == Engine::Ring { &SHAPES_OF_RING[..] } else { &SHAPES };
         shapes.iter().flat_map(move |&(shape, forged)| {
-            let keys =
-                [Keys::One, Keys::OfEach].into_iter().filter(|keys| matches!(keys, Keys::One) || shape.len() > 1);
+            // What differs between one key and several shows where all else is alike; the rest has several.
+            let alike = shape.iter().all(|len| *len == shape[0]);
+            let one = alike.then_some(Keys::One);
+            let keys = one.into_iter().chain((shape.len() > 1).then_some(Keys::OfEach));
             keys.map(move |keys| Case { engine, shape, forged, keys })
         })
     })
