@@ -116,6 +116,8 @@ pub(crate) struct Terms {
 pub(crate) struct Paths {
     terms: Terms,
     pairs: Vec<Pair>,
+    /// The address of ours that the routes prefer, where there are several.
+    preferred: Option<IpAddr>,
     /// The pair in use, by its places.
     in_use: Option<(SocketAddr, Option<IpAddr>)>,
     /// What the peer said of itself, and in which generation.
@@ -149,6 +151,7 @@ impl Paths {
         Self {
             terms,
             pairs: Vec::new(),
+            preferred: None,
             in_use: None,
             theirs: None,
             named: Vec::new(),

@@ -372,6 +372,8 @@ impl Control {
                 "where we may be reached"
             );
             self.driver.endpoint.set_local_candidates(now, candidates, *nat);
+            // Which of several uplinks the routes prefer is found with the paths.
+            self.driver.doubt_paths();
             self.candidates.given = given;
         }
     }

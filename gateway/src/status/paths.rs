@@ -145,7 +145,8 @@ pub struct PathsStatus {
     pub in_use: Option<PathStatus>,
     /// For how long it has been that.
     pub since_seconds: Option<f64>,
-    /// Why it is that: `configured`, `handshake`, `roamed`, `proven`, `better_tier`, `faster`, `other_dead`, `other_gone`.
+    /// Why it is that: `configured`, `handshake`, `roamed`, `proven`, `better_tier`, `faster`, `preferred`,
+    /// `other_silent`, `other_dead`, `other_gone`.
     pub reason: Option<String>,
     /// How often another path came into use.
     pub changes: u64,

@@ -203,8 +203,6 @@ fn outlives_its_wan_interface(user: Option<&str>) {
     sites.a.ip("addr add 10.77.0.3/24 dev alt0 metric 4000");
     let (mut left, mut right) = sites.gateways(&lab, Program::Up(Wan::Xdp), Program::Up(Wan::Udp), Outside::V4);
     left.user = user.map(str::to_owned);
-    // The other interface is as good a path, which gateways that know each other's paths would stay on.
-    left.keys_of_last_peer = "extensions = false\n".to_owned();
     left.start();
     right.start();
     let echo = Echo::start(&sites.b, tunnel_v4(2));

@@ -112,6 +112,20 @@ impl Endpoint {
         }
     }
 
+    /// The address of ours that the routes to a peer's place prefer, where there are several. Among paths that are equally
+    /// good the one from there is taken.
+    pub fn prefer_local(&mut self, id: PeerId, local: Option<IpAddr>) {
+        if let Some(paths) = self.paths_mut(id) {
+            paths.prefer(local);
+        }
+    }
+
+    /// Whether paths to the peer begin at one of several addresses of ours.
+    #[must_use]
+    pub fn has_uplinks_to(&self, id: PeerId) -> bool {
+        self.peers.get(id).and_then(|peer| peer.paths.as_ref()).is_some_and(|paths| paths.has_uplinks())
+    }
+
     pub(super) fn paths_mut(&mut self, id: PeerId) -> Option<&mut Paths> {
         self.peers.get_mut(id)?.paths.as_deref_mut()
     }

@@ -113,7 +113,8 @@ impl Paths {
         let is_data = self.watch.hears(heard);
         let here: u64 = (0..SPREAD_SLOTS).map(&received).sum();
         let current = self.current();
-        let came = std::mem::replace(&mut self.counted, here) != here;
+        let by_current = here.wrapping_sub(std::mem::replace(&mut self.counted, here));
+        let came = by_current != 0;
         if came && let Some(current) = current {
             self.hear_current(now, current, is_data);
         }
@@ -122,14 +123,21 @@ impl Paths {
             self.unheard = self.watch.silent_since(sent, heard);
         }
         self.watch.sends(now, sent);
-        let mut elsewhere = false;
+        let (mut elsewhere, mut most) = (false, (by_current, None));
         for (at, pair) in self.pairs.iter_mut().enumerate() {
             let Some(place) = pair.place else { continue };
             let count = received(SPREAD_SLOTS + usize::from(place));
-            if std::mem::replace(&mut pair.counted, count) != count && current != Some(at) {
+            let by_this = count.wrapping_sub(std::mem::replace(&mut pair.counted, count));
+            if by_this != 0 && current != Some(at) {
                 pair.heard = Some(now);
                 elsewhere = true;
+                if by_this > most.0 {
+                    most = (by_this, Some((pair.remote, pair.local)));
+                }
             }
+        }
+        if is_data && most.0 > 0 {
+            self.watch.notes_way(now, most.1);
         }
         if elsewhere
             && let Some(current) = current

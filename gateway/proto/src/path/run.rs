@@ -90,7 +90,8 @@ impl Paths {
         let pair = &self.pairs[at];
         let better = |current: usize| {
             let used = &self.pairs[current];
-            current == at || used.proven.is_none() || pair.tier < used.tier
+            let preferred = pair.tier == used.tier && self.is_preferred(pair) && !self.is_preferred(used);
+            current == at || used.proven.is_none() || pair.tier < used.tier || preferred
         };
         let current = self.current();
         // Without another path to fall back to, whatever may become one is worth a try now and then.

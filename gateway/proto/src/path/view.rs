@@ -58,6 +58,8 @@ pub enum PathReason {
     BetterTier,
     /// Its round trip is shorter.
     Faster,
+    /// It begins at the uplink that the routes prefer, and is as good.
+    Preferred,
     /// The path before has not answered for a moment: it is taken again as soon as it does.
     OtherSilent,
     /// The path before does not answer any more.
@@ -68,13 +70,14 @@ pub enum PathReason {
 
 impl PathReason {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Configured,
         Self::Handshake,
         Self::Roamed,
         Self::Proven,
         Self::BetterTier,
         Self::Faster,
+        Self::Preferred,
         Self::OtherSilent,
         Self::OtherDead,
         Self::OtherGone,
@@ -90,6 +93,7 @@ impl PathReason {
             Self::Proven => "proven",
             Self::BetterTier => "better_tier",
             Self::Faster => "faster",
+            Self::Preferred => "preferred",
             Self::OtherSilent => "other_silent",
             Self::OtherDead => "other_dead",
             Self::OtherGone => "other_gone",
@@ -106,6 +110,7 @@ impl fmt::Display for PathReason {
             Self::Proven => "proven by probe",
             Self::BetterTier => "a better tier, proven by probe",
             Self::Faster => "a shorter round trip",
+            Self::Preferred => "the uplink that the routes prefer",
             Self::OtherSilent => "the path before is silent",
             Self::OtherDead => "the path before does not answer",
             Self::OtherGone => "the path before is gone",

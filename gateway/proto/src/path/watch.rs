@@ -13,6 +13,7 @@
 //! Enters: time, what lanes saw. Leaves: probes, doubts. Never does: take our own lateness for the network's silence, or
 //! anything but an authentic answer for an end of doubts.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::pair::Pair;
@@ -89,6 +90,9 @@ impl Default for Pace {
     }
 }
 
+/// Of a pair.
+type Place = (SocketAddr, Option<IpAddr>);
+
 /// What is remembered from one look to the next.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -98,6 +102,8 @@ pub(super) struct Watch {
     /// When data was last sent and received, as of the last look.
     sent: Option<Instant>,
     heard: Option<Instant>,
+    /// The path beside the one in use that data comes by, and since when.
+    sent_by: Option<(Place, Instant)>,
     /// Looks in a row that saw data sent.
     streams: u32,
     /// When it was last probed as it was silent.
@@ -114,6 +120,17 @@ impl Watch {
     /// Notes when data was received last. True when that is later than it was.
     pub(super) fn hears(&mut self, heard: Option<Instant>) -> bool {
         std::mem::replace(&mut self.heard, heard) < heard
+    }
+
+    /// Data came: by another path than the one in use, when there is one that more came by.
+    pub(super) fn notes_way(&mut self, now: Instant, place: Option<Place>) {
+        let before = self.sent_by.take();
+        self.sent_by = place.map(|place| before.filter(|before| before.0 == place).unwrap_or((place, now)));
+    }
+
+    /// The path that data comes by in place of the one in use, and since when.
+    pub(super) const fn sent_by(&self) -> Option<(Place, Instant)> {
+        self.sent_by
     }
 
     /// Data was sent after anything came: since when that is so at least.

@@ -187,6 +187,34 @@ fn a_failed_uplink_moves_its_link_to_the_other_one_in_both_directions() {
 }
 
 #[test]
+fn the_uplink_that_the_routes_prefer_is_taken_again_without_loss_and_the_other_side_follows() {
+    for (seed, first) in [(14, 0), (15, 1)] {
+        let (mut net, uplinks) = with_uplinks(seed);
+        stream(&mut net, secs(1), true);
+        let id = peer(&net, A, B);
+        assert!(net.gateways[A].endpoint.has_uplinks_to(id));
+        net.gateways[A].endpoint.prefer_local(id, Some(uplinks[first]));
+        let ends = |net: &Net| (paths(net, A).in_use.and_then(|path| path.local), paths(net, B).in_use);
+        let are_by = |net: &Net, ip: IpAddr| {
+            let (local, other) = ends(net);
+            (local, other.map(|path| path.remote.ip())) == (Some(ip), Some(ip))
+        };
+        stream(&mut net, secs(20), true);
+        assert!(are_by(&net, uplinks[first]), "{:?}", ends(&net));
+        net.blocked.push((uplinks[first], net.sites[B].address.ip()));
+        stream(&mut net, secs(5), true);
+        assert!(are_by(&net, uplinks[1 - first]), "{:?}", ends(&net));
+        net.blocked.clear();
+        let back = net.now;
+        stream(&mut net, secs(15), true);
+        assert!(are_by(&net, uplinks[first]), "{:?}", ends(&net));
+        stream(&mut net, secs(60), true);
+        assert!([A, B].iter().all(|at| changes(&net, *at, back).len() == 1), "{:?}", changes(&net, B, back));
+        assert!([A, B].iter().all(|at| longest_gap(&net, *at, back) < millis(30)));
+    }
+}
+
+#[test]
 fn an_uplink_whose_address_goes_is_left_at_once() {
     let (mut net, uplinks) = with_uplinks(5);
     stream(&mut net, secs(15), true);

@@ -122,6 +122,10 @@ impl<N: Network> Driver<N> {
 
     fn tell_of_path(&mut self, peer: PeerId, path: &PathView, was: Option<Tier>, reason: PathReason) {
         *self.path_changes.entry(reason).or_default() += 1;
+        if self.endpoint.has_uplinks_to(peer) {
+            // Which of them the routes to this place prefer is to be found out.
+            self.doubt_path(peer);
+        }
         let name = match self.peers.get(&peer).and_then(|state| state.name.clone()) {
             Some(name) => name,
             None => self.endpoint.peer(peer).map_or_else(String::new, |view| PublicKey(view.public_key).to_string()),

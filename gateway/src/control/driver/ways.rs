@@ -70,6 +70,10 @@ impl<N: Network> Driver<N> {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         let Some((remote, local)) = state.endpoint else { return };
         let mut way = paths::find(&mut self.network, &self.ground, remote, local);
+        if self.endpoint.has_uplinks_to(peer) {
+            let preferred = paths::uplinks::preferred(&mut self.network, &self.ground, remote);
+            self.endpoint.prefer_local(peer, preferred);
+        }
         if let Some(path) = &mut way.path {
             path.slot = self.sprays.slot_of(peer, remote);
         }

@@ -54,6 +54,12 @@ pub(in crate::control) fn route(
     network.route(&query).map(|route| (route, Uplink::ANY))
 }
 
+/// The address of ours that packets to a place leave from by the routes alone.
+pub(in crate::control) fn preferred(network: &mut impl Network, ground: &Ground, remote: SocketAddr) -> Option<IpAddr> {
+    let (route, _) = route(network, ground, remote, None).ok()?;
+    route.source.filter(|_| ground.tunnel != Some(route.if_index))
+}
+
 /// Steps 1 to 3.
 fn from(network: &mut impl Network, ground: &Ground, query: RouteQuery, local: IpAddr) -> Option<(Route, Uplink)> {
     let query = RouteQuery { source: Some(local), ..query };
