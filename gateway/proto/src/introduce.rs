@@ -5,17 +5,20 @@
 //!
 //! 1. [`Seeker`]: which peers are sought, and at which introducers (or relays) that is said.
 //! 2. [`Errands`]: what one peer is to be told until it says that it heard, in order, paced and bounded.
-//! 3. [`Registry`]: as an introducer (or relay), the wishes of all peers; two that name each other are a match.
+//! 3. [`Registry`]: as an introducer (or relay), the wishes of all peers; two that name the same
+//!    meeting are a match.
 //! 4. [`Hearsay`]: as a gateway that was told of others, where they may be, and how much of that is followed.
 
 mod errands;
 mod hearsay;
+mod meeting_id;
 mod registry;
 mod seeker;
 
 pub(crate) use errands::{Errand, Errands};
 pub(crate) use hearsay::{Hearsay, Share};
-pub(crate) use registry::{Registry, Wish};
+pub(crate) use meeting_id::MeetingId;
+pub(crate) use registry::Registry;
 pub(crate) use seeker::{Seeker, Tell};
 
 use std::time::Duration;

@@ -39,8 +39,8 @@ pub(super) enum Field {
     Nat = 10,
     /// A candidate: its kind (one byte), address (4 or 16 bytes) and port. As often as wanted, up to [`CANDIDATES_MAX`].
     Candidate = 11,
-    /// 32 bytes: a public key.
-    Key = 12,
+    /// 32 bytes: two peers that are to meet, as they alone can tell.
+    Meeting = 12,
     /// One byte: why a peer is sought no more.
     Stop = 13,
     /// Eight bytes: a relay's allocation.

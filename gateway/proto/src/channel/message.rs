@@ -18,7 +18,8 @@ pub(crate) mod relay;
 use std::net::SocketAddr;
 
 use super::fields::{Field, Fields, Writer, place};
-use crate::{DropReason, KEY_LEN};
+use crate::DropReason;
+use crate::introduce::MeetingId;
 
 pub(crate) use candidates::Candidates;
 pub use hello::Features;
@@ -75,9 +76,9 @@ pub(crate) enum Body {
     SeekAnswer,
     Introduction(Introduction),
     IntroductionAnswer,
-    /// A way to the peer of this key is wanted.
+    /// A way to a peer is wanted.
     RelayRequest {
-        key: [u8; KEY_LEN],
+        meeting: MeetingId,
     },
     RelayRequestAnswer(RelayAnswer),
     RelayOffer(RelayOffer),
@@ -188,7 +189,7 @@ impl Body {
                 Self::Introduction(introduction)
             }
             kind::INTRODUCTION_ANSWER => Self::IntroductionAnswer,
-            kind::RELAY_REQUEST => Self::RelayRequest { key: fields.exactly(Field::Key)? },
+            kind::RELAY_REQUEST => Self::RelayRequest { meeting: MeetingId(fields.exactly(Field::Meeting)?) },
             kind::RELAY_REQUEST_ANSWER => Self::RelayRequestAnswer(relay::parse_answer(fields)?),
             kind::RELAY_OFFER => Self::RelayOffer(RelayOffer::parse(fields)?),
             kind::RELAY_OFFER_ANSWER => Self::RelayOfferAnswer,
@@ -245,7 +246,7 @@ impl Body {
             }
             Self::Seek(seek) => seek.write(fields),
             Self::Introduction(introduction) => introduction.write(fields),
-            Self::RelayRequest { key } => fields.put(Field::Key, key),
+            Self::RelayRequest { meeting } => fields.put(Field::Meeting, &meeting.0),
             Self::RelayRequestAnswer(answer) => relay::write_answer(answer, fields),
             Self::RelayOffer(offer) => offer.write(fields),
             Self::RelayBind { allocation } | Self::RelayRelease { allocation } => {

@@ -100,7 +100,7 @@ impl Endpoint {
             }
             Body::Seek(seek) => self.hear_seek(now, id, message.request, seek),
             Body::Introduction(introduction) => self.hear_introduction(now, id, message.request, introduction),
-            Body::RelayRequest { key } => self.hear_relay_request(now, id, message.request, key),
+            Body::RelayRequest { meeting } => self.hear_relay_request(now, id, message.request, meeting),
             Body::RelayRequestAnswer(answer) => self.hear_relay_answer(now, id, message.request, answer),
             Body::RelayOffer(offer) => self.hear_relay_offer(now, id, message.request, offer),
             Body::RelayBindAnswer { observed } => self.hear_relay_bound(now, id, message.request, observed),

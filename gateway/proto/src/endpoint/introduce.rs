@@ -16,7 +16,7 @@ use super::relay::Relaying;
 use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind};
 use crate::channel::Said;
 use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
-use crate::introduce::{DELAY_MAX, Errand, Errands, Hearsay, Registry, Seeker, Wish, delay_for};
+use crate::introduce::{DELAY_MAX, Errand, Errands, Hearsay, MeetingId, Registry, Seeker, Tell, delay_for};
 use crate::path::PathsView;
 use crate::peer::Peer;
 use crate::timer::Timer;
@@ -43,13 +43,13 @@ pub(super) struct Offer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Task {
     /// As an introducer: a peer is sought, or not any more.
-    Seek { sought: PeerId, stop: Option<Stop> },
+    Seek { sought: PeerId, meeting: MeetingId, stop: Option<Stop> },
     /// That another peer seeks it, and how long it is to wait.
-    Introduce { other: PeerId, delay_ms: u32 },
+    Introduce { other: PeerId, meeting: MeetingId, delay_ms: u32 },
     /// As a relay: a way to a peer is wanted.
-    RelayRequest { sought: PeerId },
+    RelayRequest { sought: PeerId, meeting: MeetingId },
     /// That it has an end of an allocation.
-    RelayOffer { other: PeerId, allocation: u64, port: u16 },
+    RelayOffer { meeting: MeetingId, allocation: u64, port: u16 },
     /// That an allocation is of no use any more.
     RelayRelease { allocation: u64 },
 }
@@ -153,6 +153,10 @@ impl Endpoint {
     /// The peer is removed, or its keys are other ones.
     pub(super) fn part(&mut self, now: Instant, id: PeerId) {
         self.meeting.seeker.dropped(now, id);
+        // While it is known what the meeting with it is called.
+        while let Some(tell) = self.meeting.seeker.next_stop() {
+            self.tell_desk(now, tell);
+        }
         self.meeting.seeker.closed(now, id);
         self.meeting.lapsed.remove(&id);
         self.meeting.registry.forget(id);
@@ -213,12 +217,18 @@ impl Endpoint {
     /// Does what is due.
     pub(super) fn run_meeting(&mut self, now: Instant) {
         while let Some(tell) = self.meeting.seeker.run(now) {
-            self.send_errand(now, tell.desk, Task::Seek { sought: tell.sought, stop: tell.stop });
+            self.tell_desk(now, tell);
         }
         self.run_relaying(now);
         self.meeting.registry.expire(now);
         self.reach_out(now);
         self.arm_meeting(now);
+    }
+
+    fn tell_desk(&mut self, now: Instant, Tell { desk, sought, stop }: Tell) {
+        if let Some(meeting) = self.meeting_with(sought, desk) {
+            self.send_errand(now, desk, Task::Seek { sought, meeting, stop });
+        }
     }
 
     pub(super) fn arm_meeting(&mut self, now: Instant) {
@@ -287,7 +297,7 @@ impl Endpoint {
             let rng = &mut self.rng;
             let Some(errands) = self.meeting.errands.get_mut(&id) else { return };
             match errands.run(now, || rng.next_u32()) {
-                Some(Errand::Say(task, request)) => match self.words(id, task) {
+                Some(Errand::Say(task, request)) => match self.words(task) {
                     Some(body) => self.say(id, Said::to_endpoint(Message { request, body })),
                     None => drop(self.take_errand(now, id, request)),
                 },
@@ -322,21 +332,20 @@ impl Endpoint {
     }
 
     /// What is said for an errand; `None` when it is of no use any more.
-    fn words(&self, id: PeerId, task: Task) -> Option<Body> {
-        let key_of = |id| self.peers.get(id).map(|peer| peer.public_key);
+    fn words(&self, task: Task) -> Option<Body> {
         Some(match task {
-            Task::Seek { sought, stop } => {
+            Task::Seek { meeting, stop, .. } => {
                 let candidates =
                     if stop == Some(Stop::Dropped) { Candidates::default() } else { self.place.candidates.clone() };
-                Body::Seek(Seek { key: key_of(sought)?, stop, generation: self.place.generation, candidates })
+                Body::Seek(Seek { meeting, stop, generation: self.place.generation, candidates })
             }
-            Task::Introduce { other, delay_ms } => {
-                let offer = self.meeting.registry.offer(other, &key_of(id)?)?;
+            Task::Introduce { other, meeting, delay_ms } => {
+                let offer = self.meeting.registry.offer(other, meeting)?;
                 let candidates = self.with_observed(other, &offer.candidates);
-                Body::Introduction(Introduction { key: key_of(other)?, delay_ms, candidates })
+                Body::Introduction(Introduction { meeting, delay_ms, candidates })
             }
-            Task::RelayRequest { sought } => Body::RelayRequest { key: key_of(sought)? },
-            Task::RelayOffer { other, allocation, port } => self.offer_words(key_of(other)?, allocation, port),
+            Task::RelayRequest { meeting, .. } => Body::RelayRequest { meeting },
+            Task::RelayOffer { meeting, allocation, port } => Self::offer_words(meeting, allocation, port),
             Task::RelayRelease { allocation } => Body::RelayRelease { allocation },
         })
     }
@@ -368,42 +377,39 @@ impl Endpoint {
 
     /// As an introducer: a peer seeks another one. The answer is the same whoever that is.
     pub(super) fn hear_seek(&mut self, now: Instant, id: PeerId, request: u32, seek: Seek) -> Result<(), DropReason> {
-        let by_key = self.peers.get(id).ok_or(DropReason::UnknownPeer)?.public_key;
         if !self.place.config.introduces {
             return Err(DropReason::ChannelUnexpected);
         }
         self.say(id, Said::to_endpoint(Message { request, body: Body::SeekAnswer }));
         let is_older = |known: &Offer| seek.generation.wrapping_sub(known.generation) > u32::MAX / 2;
-        if self.meeting.registry.offer(id, &seek.key).is_some_and(is_older) {
+        if self.meeting.registry.offer(id, seek.meeting).is_some_and(is_older) {
             return Err(DropReason::ChannelStale);
         }
-        let of = self.peers.by_key(&seek.key).filter(|of| *of != id);
-        let wish = Wish { by: id, by_key: &by_key, of_key: &seek.key, of };
         let offer = Offer { generation: seek.generation, candidates: seek.candidates };
         if seek.stop == Some(Stop::Dropped) {
-            self.meeting.registry.withdraw(id, &seek.key);
+            self.meeting.registry.withdraw(id, seek.meeting);
             self.arm_meeting(now);
             return Ok(());
         }
         let registry = &mut self.meeting.registry;
-        let matched = registry.wish(now, wish, offer).map_err(|_| DropReason::WishRefused)?;
+        let matched = registry.wish(now, id, seek.meeting, offer).map_err(|_| DropReason::WishRefused)?;
         if seek.stop.is_some() {
-            registry.rest(id, &seek.key);
-        } else if let (true, Some(of)) = (matched, of) {
-            self.introduce(now, id, of);
+            registry.rest(id, seek.meeting);
+        } else if let Some(of) = matched {
+            self.introduce(now, seek.meeting, [id, of]);
         }
         self.arm_meeting(now);
         Ok(())
     }
 
     /// Tells two peers of each other.
-    fn introduce(&mut self, now: Instant, a: PeerId, b: PeerId) {
+    fn introduce(&mut self, now: Instant, meeting: MeetingId, [a, b]: [PeerId; 2]) {
         self.channel_counters.introductions_made += 1;
         let round_trip = |id| self.peers.get(id).and_then(|peer| peer.round_trip.or(peer.handshake_duration));
         let (of_a, of_b) = (round_trip(a).unwrap_or_default(), round_trip(b).unwrap_or_default());
         let delay_ms = |ours, theirs| delay_for(ours, theirs).as_millis() as u32;
-        self.send_errand(now, a, Task::Introduce { other: b, delay_ms: delay_ms(of_a, of_b) });
-        self.send_errand(now, b, Task::Introduce { other: a, delay_ms: delay_ms(of_b, of_a) });
+        self.send_errand(now, a, Task::Introduce { other: b, meeting, delay_ms: delay_ms(of_a, of_b) });
+        self.send_errand(now, b, Task::Introduce { other: a, meeting, delay_ms: delay_ms(of_b, of_a) });
     }
 
     /// An introducer says where a peer is that was sought.
@@ -414,9 +420,9 @@ impl Endpoint {
         request: u32,
         introduction: Introduction,
     ) -> Result<(), DropReason> {
-        let Introduction { key, delay_ms, mut candidates } = introduction;
-        let sought = self.peers.by_key(&key).filter(|peer| self.meeting.seeker.is_known_at(id, *peer));
-        let peer = sought.filter(|peer| *peer != id).ok_or(DropReason::ChannelUnexpected)?;
+        let Introduction { meeting, delay_ms, mut candidates } = introduction;
+        let known: Vec<_> = self.meeting.seeker.known_at(id).collect();
+        let peer = self.peer_of_meeting(id, meeting, &known).ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
         let refused = self.refuse_candidates(peer, &mut candidates);
         self.channel_counters.introductions_heard += 1;
@@ -430,6 +436,19 @@ impl Endpoint {
     #[must_use]
     pub fn sought(&self) -> BTreeSet<PeerId> {
         self.meeting.seeker.sought().collect()
+    }
+
+    /// What a meeting with a peer is called at a desk; `None` without a key, and for a peer whose key agrees on nothing.
+    pub(crate) fn meeting_with(&mut self, sought: PeerId, desk: PeerId) -> Option<MeetingId> {
+        let desk = self.peers.get(desk)?.public_key;
+        let (identity, peer) = (self.identity.as_ref()?, self.peers.get_mut(sought)?);
+        let agreed = peer.static_static(identity).ok()?;
+        Some(MeetingId::new(&agreed, [&identity.public_key, &peer.public_key], &desk))
+    }
+
+    /// Which of these peers a desk means.
+    pub(super) fn peer_of_meeting(&mut self, desk: PeerId, meeting: MeetingId, known: &[PeerId]) -> Option<PeerId> {
+        known.iter().copied().find(|peer| *peer != desk && self.meeting_with(*peer, desk) == Some(meeting))
     }
 
     /// Where a peer may be, by relays, and as introducers said.

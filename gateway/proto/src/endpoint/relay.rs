@@ -17,10 +17,10 @@ use crate::channel::message::relay::{Grant, RelayRefusal};
 use crate::channel::message::{Body, Message, RelayAnswer, RelayOffer};
 use crate::channel::{Said, packet};
 use crate::indices::Use;
-use crate::introduce::{Registry, Seeker, Share, Tell, Wish};
+use crate::introduce::{MeetingId, Registry, Seeker, Share, Tell};
 use crate::message::{DataHeader, TAG_LEN, TYPE_DATA};
 use crate::relay::{Asked, BindDue, Client, LIFETIME, RELAYS_MAX, Server};
-use crate::{DropReason, KEY_LEN, PeerId, ReceiverIndex};
+use crate::{DropReason, PeerId, ReceiverIndex};
 
 /// Within this time several binds by one relay are one use of its listen port.
 const KEPT_FOR: Duration = Duration::from_secs(15);
@@ -79,7 +79,7 @@ impl Endpoint {
             match end.request {
                 Some(request) => self.answer_relay(end.peer, request, Ok(grant)),
                 None => {
-                    let offer = Task::RelayOffer { other: end.other, allocation, port: end.port };
+                    let offer = Task::RelayOffer { meeting: end.meeting, allocation, port: end.port };
                     self.send_errand(now, end.peer, offer);
                 }
             }
@@ -180,39 +180,36 @@ impl Endpoint {
         Ok((id, message))
     }
 
-    /// As a relay: a peer wants a way to another one. Until that one wants it as well, both are told to wait, as for keys
-    /// that are not known.
+    /// As a relay: a peer wants a way to another one. Until that one wants it as well it is told to wait, whoever that is.
     pub(super) fn hear_relay_request(
         &mut self,
         now: Instant,
         id: PeerId,
         request: u32,
-        key: [u8; KEY_LEN],
+        meeting: MeetingId,
     ) -> Result<(), DropReason> {
-        let by_key = self.peers.get(id).ok_or(DropReason::UnknownPeer)?.public_key;
         if !self.place.config.relays {
             self.answer_relay(id, request, Err(RelayRefusal::Disabled));
             return Err(DropReason::ChannelUnexpected);
         }
-        let of = self.peers.by_key(&key).filter(|of| *of != id);
-        let wish = Wish { by: id, by_key: &by_key, of_key: &key, of };
-        if self.meeting.relaying.registry.wish(now, wish, ()).is_err() {
+        if self.meeting.relaying.registry.wish(now, id, meeting, ()).is_err() {
             self.answer_relay(id, request, Err(RelayRefusal::NoRoom));
             return Err(DropReason::WishRefused);
         }
         let relaying = &self.meeting.relaying;
-        let mutual = of.filter(|of| relaying.server.knows(id, *of) || relaying.registry.are_mutual(wish));
+        let allocated = relaying.server.other(id, meeting);
+        let mutual = allocated.or_else(|| relaying.registry.other(id, meeting));
         self.arm_meeting(now);
         let Some(of) = mutual else {
             self.answer_relay(id, request, Err(RelayRefusal::NotLinked));
             return Ok(());
         };
         let (rng, relaying) = (&mut self.rng, &mut self.meeting.relaying);
-        let is_known = relaying.server.knows(id, of);
-        let asked = match is_known || relaying.asked.entry(id).or_default().take(now, ASK_EVERY, ASK_BURST, 1) {
-            true => relaying.server.ask(now, id, of, request, || rng.next_u64()),
-            false => Asked::Full,
-        };
+        let asked =
+            match allocated.is_some() || relaying.asked.entry(id).or_default().take(now, ASK_EVERY, ASK_BURST, 1) {
+                true => relaying.server.ask(now, meeting, [id, of], request, || rng.next_u64()),
+                false => Asked::Full,
+            };
         self.arm_meeting(now);
         match asked {
             Asked::Granted { allocation, port } => {
@@ -239,7 +236,7 @@ impl Endpoint {
         request: u32,
         answer: RelayAnswer,
     ) -> Result<(), DropReason> {
-        let Task::RelayRequest { sought } = self.take_errand(now, id, request)? else {
+        let Task::RelayRequest { sought, .. } = self.take_errand(now, id, request)? else {
             return Err(DropReason::ChannelUnexpected);
         };
         match answer {
@@ -261,8 +258,8 @@ impl Endpoint {
         request: u32,
         offer: RelayOffer,
     ) -> Result<(), DropReason> {
-        let sought = self.peers.by_key(&offer.key).filter(|peer| self.meeting.relaying.seeker.is_known_at(id, *peer));
-        let peer = sought.filter(|peer| *peer != id).ok_or(DropReason::ChannelUnexpected)?;
+        let known: Vec<_> = self.meeting.relaying.seeker.known_at(id).collect();
+        let peer = self.peer_of_meeting(id, offer.meeting, &known).ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::RelayOfferAnswer }));
         self.add_leg(now, peer, id, offer.grant);
         self.run_meeting(now);
@@ -331,7 +328,11 @@ impl Endpoint {
                     self.drop_leg(now, sought, desk);
                     self.send_errand(now, desk, Task::RelayRelease { allocation: leg.allocation });
                 }
-                (None, None) => self.send_errand(now, desk, Task::RelayRequest { sought }),
+                (None, None) => {
+                    if let Some(meeting) = self.meeting_with(sought, desk) {
+                        self.send_errand(now, desk, Task::RelayRequest { sought, meeting });
+                    }
+                }
                 (Some(_), None) | (None, Some(_)) => {}
             }
         }
@@ -410,8 +411,11 @@ impl Endpoint {
     }
 
     /// The words of an offer.
-    pub(super) fn offer_words(&self, key: [u8; KEY_LEN], allocation: u64, port: u16) -> Body {
-        Body::RelayOffer(RelayOffer { key, grant: Grant { allocation, port, lifetime_s: LIFETIME.as_secs() as u32 } })
+    pub(super) fn offer_words(meeting: MeetingId, allocation: u64, port: u16) -> Body {
+        Body::RelayOffer(RelayOffer {
+            meeting,
+            grant: Grant { allocation, port, lifetime_s: LIFETIME.as_secs() as u32 },
+        })
     }
 
     fn add_leg(&mut self, now: Instant, peer: PeerId, relay: PeerId, grant: Grant) {

@@ -23,7 +23,9 @@ const KINDS: [u8; 22] =
 struct Scene {
     us: Endpoint,
     liar: PeerId,
-    keys: Vec<[u8; KEY_LEN]>,
+    their_key: [u8; KEY_LEN],
+    /// What is told to the liar of meetings with peers, and names of none.
+    meetings: Vec<[u8; KEY_LEN]>,
     /// The liar's end of the session, if it lasts.
     session: Option<Arc<Session>>,
     /// Request numbers and allocations that it was told.
@@ -54,19 +56,28 @@ impl Scene {
         let (our_key, their_key) = (us.public_key()?, them.public_key()?);
         let liar = us.add_peer(their_key, config(Some(2)), start)?;
         let peer = them.add_peer(our_key, config(Some(1)), start)?;
-        let mut keys = vec![our_key, their_key, [0x5a; KEY_LEN]];
+        let mut meetings = vec![our_key, their_key, [0x5a; KEY_LEN]];
         for byte in 3..6 {
             let key = endpoint(start, byte).public_key()?;
-            us.add_peer(key, config(None), start)?;
-            keys.push(key);
+            let sought = us.add_peer(key, config(None), start)?;
+            meetings.push(us.meeting_with(sought, liar)?.0);
         }
         us.set_own_addresses(&[address(1).ip()]);
         us.set_nat_config(start, NatConfig { introduces: true, relays: true, ..NatConfig::default() });
         let host = Candidate { kind: CandidateKind::Host, address: address(1) };
         us.set_local_candidates(start, &[host], Nat::default());
         them.handle_session_wanted(start, peer);
-        let mut scene =
-            Self { us, liar, keys, session: None, requests: Vec::new(), allocations: Vec::new(), now: start, start };
+        let mut scene = Self {
+            us,
+            liar,
+            their_key,
+            meetings,
+            session: None,
+            requests: Vec::new(),
+            allocations: Vec::new(),
+            now: start,
+            start,
+        };
         let wall = scene.wall();
         let mut sent = Vec::new();
         drain(&mut them, start, wall, |bytes| sent.push(bytes.to_vec()));
@@ -110,10 +121,10 @@ impl Scene {
             0 => self.now += Duration::from_millis(u64::from(*argument) * u64::from(*argument)),
             1 => self.say(kind, fields),
             2 => {
-                // With a key that means something before the rest.
+                // With a meeting that means something before the rest.
                 let at = usize::from(fields.first().copied().unwrap_or(0));
-                let key = self.keys[at % self.keys.len()];
-                self.say(kind, &[&[12, 0, 32][..], &key, fields.get(1..).unwrap_or(&[])].concat());
+                let meeting = self.meetings[at % self.meetings.len()];
+                self.say(kind, &[&[12, 0, 32][..], &meeting, fields.get(1..).unwrap_or(&[])].concat());
             }
             3 => self.bind(*argument, fields),
             _ => {
@@ -137,7 +148,7 @@ impl Scene {
     fn say(&mut self, kind: u8, fields: &[u8]) {
         let message = self.message(kind, fields);
         let Some(ours) = self.us.channel_address() else { return };
-        let theirs = crate::channel::address_of(&self.keys[1]);
+        let theirs = crate::channel::address_of(&self.their_key);
         let mut wrapped = vec![0; packet::HEADERS_LEN + message.len()];
         wrapped[packet::HEADERS_LEN..].copy_from_slice(&message);
         let len = packet::wrap(&mut wrapped, message.len(), theirs, ours);
@@ -158,7 +169,7 @@ impl Scene {
         let body = Body::RelayBind { allocation };
         let mut inner = vec![0; packet::HEADERS_LEN + WRITTEN_MAX];
         let len = Message { request: argument.into(), body }.write(&mut inner[packet::HEADERS_LEN..], 0);
-        let len = packet::wrap(&mut inner, len, crate::channel::address_of(&self.keys[1]), ours);
+        let len = packet::wrap(&mut inner, len, crate::channel::address_of(&self.their_key), ours);
         inner.truncate(len);
         if let Some(byte) = fields.first() {
             inner[usize::from(*byte) % len] ^= argument;

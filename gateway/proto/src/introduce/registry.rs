@@ -3,13 +3,14 @@
 //! Enters: wishes of peers, each with what may be told to the one that is wished for; links that end; time. Leaves: pairs
 //! that wish for each other. Never does: let anybody see whether somebody whom it is not wished by exists.
 //!
-//! A wish names a public key, which need not be known: whoever asks learns nothing from the answer.
+//! A wish names a meeting, which says nothing of who the other one is until that one names the same: whoever asks learns
+//! nothing from the answer. A meeting is of two: a third one that names it is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::{WISH_LIFETIME, WISHES_MAX};
-use crate::{KEY_LEN, PeerId};
+use super::{MeetingId, WISH_LIFETIME, WISHES_MAX};
+use crate::PeerId;
 
 /// Wishes of all peers together.
 const TOTAL_MAX: usize = 1 << 16;
@@ -17,18 +18,6 @@ const TOTAL_MAX: usize = 1 << 16;
 /// something else to tell costs the other no more than this.
 const AGAIN_EVERY: Duration = Duration::from_secs(5);
 const AGAIN_BURST: u32 = 4;
-
-type Key = [u8; KEY_LEN];
-
-/// A wish.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish<'a> {
-    pub(crate) by: PeerId,
-    pub(crate) by_key: &'a Key,
-    /// Who is wished for: the key, and its peer when we know it.
-    pub(crate) of_key: &'a Key,
-    pub(crate) of: Option<PeerId>,
-}
 
 #[derive(Debug)]
 struct Entry<O> {
@@ -44,26 +33,34 @@ struct Entry<O> {
 /// Every live wish.
 #[derive(Debug)]
 pub(crate) struct Registry<O> {
-    wishes: BTreeMap<(PeerId, Key), Entry<O>>,
-    expiries: BTreeSet<(Instant, PeerId, Key)>,
+    wishes: BTreeMap<(PeerId, MeetingId), Entry<O>>,
+    /// The same, by the meeting: one or two for each.
+    parties: BTreeSet<(MeetingId, PeerId)>,
+    expiries: BTreeSet<(Instant, PeerId, MeetingId)>,
     shares: BTreeMap<PeerId, usize>,
 }
 
 impl<O> Default for Registry<O> {
     fn default() -> Self {
-        Self { wishes: BTreeMap::new(), expiries: BTreeSet::new(), shares: BTreeMap::new() }
+        Self { wishes: BTreeMap::new(), parties: BTreeSet::new(), expiries: BTreeSet::new(), shares: BTreeMap::new() }
     }
 }
 
-/// The table, or the peer's share of it, is full.
+/// The table, the peer's share of it, or the meeting is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
 impl<O: PartialEq> Registry<O> {
-    /// Takes in a wish, or renews it. True when both are to be introduced: at first, when either has something else to
-    /// offer, and when the wish is renewed after a while, as it has then not come true.
-    pub(crate) fn wish(&mut self, now: Instant, wish: Wish<'_>, offer: O) -> Result<bool, Full> {
-        let place = (wish.by, *wish.of_key);
+    /// Takes in a wish, or renews it. Returns the other one when both are to be introduced: at first, when either has
+    /// something else to offer, and when the wish is renewed after a while, as it has then not come true.
+    pub(crate) fn wish(
+        &mut self,
+        now: Instant,
+        by: PeerId,
+        meeting: MeetingId,
+        offer: O,
+    ) -> Result<Option<PeerId>, Full> {
+        let place = (by, meeting);
         let at = now + WISH_LIFETIME;
         let expires = Some(at);
         if let Some(entry) = self.wishes.get_mut(&place) {
@@ -75,37 +72,42 @@ impl<O: PartialEq> Registry<O> {
                 (entry.offer, entry.told) = (offer, false);
             }
         } else {
-            let share = self.shares.entry(wish.by).or_default();
-            if *share >= WISHES_MAX || self.wishes.len() >= TOTAL_MAX {
+            let share = self.shares.get(&by).copied().unwrap_or(0);
+            if share >= WISHES_MAX || self.wishes.len() >= TOTAL_MAX || self.parties(meeting).count() >= 2 {
                 return Err(Full);
             }
-            *share += 1;
+            self.shares.insert(by, share + 1);
+            self.parties.insert((meeting, by));
             let entry = Entry { offer, expires, told: false, used_until: None };
             self.wishes.insert(place, entry);
         }
         self.expiries.insert((at, place.0, place.1));
-        Ok(self.matched(now, wish).is_some())
+        Ok(self.matched(now, by, meeting))
     }
 
-    /// Whether both wish for each other, whatever they were told.
-    pub(crate) fn are_mutual(&self, wish: Wish<'_>) -> bool {
-        wish.of.is_some_and(|of| {
-            self.wishes.contains_key(&(wish.by, *wish.of_key)) && self.wishes.contains_key(&(of, *wish.by_key))
-        })
+    /// The other one that wishes for a meeting, whatever either was told.
+    pub(crate) fn other(&self, by: PeerId, meeting: MeetingId) -> Option<PeerId> {
+        self.parties(meeting).find(|party| *party != by)
+    }
+
+    fn parties(&self, meeting: MeetingId) -> impl Iterator<Item = PeerId> + '_ {
+        let all =
+            (meeting, PeerId { slot: 0, generation: 0 })..=(meeting, PeerId { slot: u32::MAX, generation: u32::MAX });
+        self.parties.range(all).map(|(_, party)| *party)
     }
 
     /// The wish has come true: it is not renewed, but should the other one wish, both are introduced again.
-    pub(crate) fn rest(&mut self, by: PeerId, of_key: &Key) {
-        if let Some(entry) = self.wishes.get_mut(&(by, *of_key))
+    pub(crate) fn rest(&mut self, by: PeerId, meeting: MeetingId) {
+        if let Some(entry) = self.wishes.get_mut(&(by, meeting))
             && let Some(before) = entry.expires.take()
         {
-            self.expiries.remove(&(before, by, *of_key));
+            self.expiries.remove(&(before, by, meeting));
         }
     }
 
     /// The wish is none any more.
-    pub(crate) fn withdraw(&mut self, by: PeerId, of_key: &Key) {
-        self.remove((by, *of_key));
+    pub(crate) fn withdraw(&mut self, by: PeerId, meeting: MeetingId) {
+        self.remove((by, meeting));
     }
 
     /// The peer's link has ended, or its place is another one: its wishes are void.
@@ -116,17 +118,17 @@ impl<O: PartialEq> Registry<O> {
         }
     }
 
-    /// What a peer offers to another one.
-    pub(crate) fn offer(&self, by: PeerId, of_key: &Key) -> Option<&O> {
-        self.wishes.get(&(by, *of_key)).map(|entry| &entry.offer)
+    /// What a peer offers to the one that it wishes to meet.
+    pub(crate) fn offer(&self, by: PeerId, meeting: MeetingId) -> Option<&O> {
+        self.wishes.get(&(by, meeting)).map(|entry| &entry.offer)
     }
 
     /// Drops wishes that were not renewed.
     pub(crate) fn expire(&mut self, now: Instant) {
-        while let Some(&(at, by, key)) = self.expiries.first()
+        while let Some(&(at, by, meeting)) = self.expiries.first()
             && at <= now
         {
-            self.remove((by, key));
+            self.remove((by, meeting));
         }
     }
 
@@ -139,9 +141,10 @@ impl<O: PartialEq> Registry<O> {
         self.wishes.len()
     }
 
-    /// Whether both are to be introduced, which is noted.
-    fn matched(&mut self, now: Instant, wish: Wish<'_>) -> Option<()> {
-        let (ours, theirs) = ((wish.by, *wish.of_key), (wish.of?, *wish.by_key));
+    /// Whom a peer is to be introduced to, which is noted.
+    fn matched(&mut self, now: Instant, by: PeerId, meeting: MeetingId) -> Option<PeerId> {
+        let of = self.other(by, meeting)?;
+        let (ours, theirs) = ((by, meeting), (of, meeting));
         let other = self.wishes.get(&theirs).filter(|other| other.expires.is_none_or(|at| at > now))?;
         let (of_told, of_used) = (other.told, other.used_until);
         let entry = self.wishes.get_mut(&ours)?;
@@ -157,15 +160,16 @@ impl<O: PartialEq> Registry<O> {
                 (entry.used_until, entry.told) = (Some(used), true);
             }
         }
-        Some(())
+        Some(of)
     }
 
-    fn of(&self, by: PeerId) -> impl Iterator<Item = (PeerId, Key)> + '_ {
-        self.wishes.range((by, [0; KEY_LEN])..=(by, [u8::MAX; KEY_LEN])).map(|(place, _)| *place)
+    fn of(&self, by: PeerId) -> impl Iterator<Item = (PeerId, MeetingId)> + '_ {
+        self.wishes.range((by, MeetingId::MIN)..=(by, MeetingId::MAX)).map(|(place, _)| *place)
     }
 
-    fn remove(&mut self, place: (PeerId, Key)) {
+    fn remove(&mut self, place: (PeerId, MeetingId)) {
         let Some(entry) = self.wishes.remove(&place) else { return };
+        self.parties.remove(&(place.1, place.0));
         if let Some(before) = entry.expires {
             self.expiries.remove(&(before, place.0, place.1));
         }
@@ -186,10 +190,12 @@ mod tests {
         PeerId { slot, generation: 1 }
     }
 
-    fn key(slot: u32) -> Key {
-        let mut key = [7; KEY_LEN];
-        key[..4].copy_from_slice(&slot.to_be_bytes());
-        key
+    /// What the two call their meeting.
+    fn key(one: u32, other: u32) -> MeetingId {
+        let mut name = MeetingId([7; 32]);
+        name.0[..4].copy_from_slice(&one.min(other).to_be_bytes());
+        name.0[4..8].copy_from_slice(&one.max(other).to_be_bytes());
+        name
     }
 
     /// A wish of one peer for another, with an offer.
@@ -200,10 +206,10 @@ mod tests {
         of: u32,
         offer: u32,
     ) -> Result<Option<(u32, u32)>, Full> {
-        let wish = Wish { by: peer(by), by_key: &key(by), of_key: &key(of), of: (of < 1000).then(|| peer(of)) };
-        let matched = registry.wish(now, wish, offer)?;
-        let offers = registry.offer(peer(by), &key(of)).zip(registry.offer(peer(of), &key(by)));
-        Ok(offers.filter(|_| matched).map(|(by, of)| (*by, *of)))
+        let matched = registry.wish(now, peer(by), key(by, of), offer)?;
+        assert!(matched.is_none_or(|matched| matched == peer(of)));
+        let offers = registry.offer(peer(by), key(by, of)).zip(registry.offer(peer(of), key(by, of)));
+        Ok(offers.filter(|_| matched.is_some()).map(|(by, of)| (*by, *of)))
     }
 
     #[test]
@@ -214,7 +220,7 @@ mod tests {
         assert_eq!(wish(&mut registry, now, 1, 4000, 10), Ok(None), "a key that is not known");
         assert_eq!(wish(&mut registry, now, 2, 1, 20), Ok(Some((20, 10))));
         assert_eq!(wish(&mut registry, now, 1, 2, 10), Ok(None), "both were told");
-        registry.withdraw(peer(1), &key(2));
+        registry.withdraw(peer(1), key(1, 2));
         assert_eq!(wish(&mut registry, now, 2, 1, 21), Ok(None));
     }
 
@@ -228,9 +234,21 @@ mod tests {
         registry.expire(secs(148));
         assert_eq!(wish(&mut registry, secs(148), 2, 1, 20), Ok(Some((20, 10))));
         registry.expire(secs(149));
-        assert_eq!((registry.len(), registry.offer(peer(1), &key(2))), (1, None));
+        assert_eq!((registry.len(), registry.offer(peer(1), key(1, 2))), (1, None));
         registry.forget(peer(2));
         assert_eq!((registry.len(), registry.due(), registry.shares.len()), (0, None, 0));
+        assert!(registry.parties.is_empty());
+    }
+
+    #[test]
+    fn a_meeting_is_of_two_and_the_third_to_name_it_is_refused() {
+        let (mut registry, now) = (Registry::default(), Instant::now());
+        assert_eq!(registry.wish(now, peer(1), key(1, 2), 10), Ok(None));
+        assert_eq!(registry.wish(now, peer(1), key(1, 2), 10), Ok(None), "nobody meets itself");
+        assert_eq!(registry.wish(now, peer(2), key(1, 2), 20), Ok(Some(peer(1))));
+        assert_eq!(registry.wish(now, peer(3), key(1, 2), 30), Err(Full));
+        registry.forget(peer(2));
+        assert_eq!(registry.wish(now, peer(3), key(1, 2), 30), Ok(Some(peer(1))));
     }
 
     #[test]
@@ -251,14 +269,14 @@ mod tests {
         let (mut registry, start) = (Registry::default(), Instant::now());
         assert_eq!(wish(&mut registry, start, 1, 2, 10), Ok(None));
         assert_eq!(wish(&mut registry, start, 2, 1, 20), Ok(Some((20, 10))));
-        registry.rest(peer(1), &key(2));
-        registry.rest(peer(2), &key(1));
+        registry.rest(peer(1), key(1, 2));
+        registry.rest(peer(2), key(1, 2));
         let later = start + Duration::from_secs(3600);
         registry.expire(later);
         assert_eq!((registry.len(), registry.due()), (2, None));
         registry.forget(peer(2));
         assert_eq!(wish(&mut registry, later, 2, 1, 21), Ok(Some((21, 10))));
-        registry.withdraw(peer(1), &key(2));
+        registry.withdraw(peer(1), key(1, 2));
         assert_eq!(wish(&mut registry, later + Duration::from_secs(60), 2, 1, 22), Ok(None));
     }
 

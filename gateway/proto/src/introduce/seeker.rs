@@ -176,6 +176,11 @@ impl Seeker {
         self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer) || desk.met.contains(&peer))
     }
 
+    /// Whom this desk was told of.
+    pub(crate) fn known_at(&self, desk: PeerId) -> impl Iterator<Item = PeerId> + '_ {
+        self.desks.get(&desk).into_iter().flat_map(|desk| desk.told.keys().chain(&desk.met)).copied()
+    }
+
     /// Whether this desk was told that the peer is sought.
     fn is_sought_at(&self, desk: PeerId, peer: PeerId) -> bool {
         self.desks.get(&desk).is_some_and(|desk| desk.told.contains_key(&peer))
@@ -228,9 +233,14 @@ impl Seeker {
         [self.refreshes.first().map(|(at, ..)| *at), off, self.turn_ends].into_iter().flatten().min()
     }
 
+    /// The next to tell of those that are not sought any more.
+    pub(crate) fn next_stop(&mut self) -> Option<Tell> {
+        self.stops.pop()
+    }
+
     /// The next thing to tell; call it until there is none.
     pub(crate) fn run(&mut self, now: Instant) -> Option<Tell> {
-        if let Some(stop) = self.stops.pop() {
+        if let Some(stop) = self.next_stop() {
             return Some(stop);
         }
         let over = self.turn_ends.is_some_and(|end| end <= now) && !self.sought.is_empty();

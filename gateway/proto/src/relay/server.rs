@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::{ALLOCATIONS_MAX, ALLOCATIONS_PER_PEER, LIFETIME};
 use crate::PeerId;
+use crate::introduce::MeetingId;
 
 /// One of the two ends of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,7 @@ struct End {
 
 #[derive(Debug)]
 struct Allocation {
+    meeting: MeetingId,
     ends: [End; 2],
     ports: Option<[u16; 2]>,
     expires: Instant,
@@ -46,7 +48,8 @@ pub(crate) enum Asked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct News {
     pub(crate) peer: PeerId,
-    pub(crate) other: PeerId,
+    /// With whom, as both have asked for it.
+    pub(crate) meeting: MeetingId,
     pub(crate) port: u16,
     /// The request that this answers; without one it is an offer.
     pub(crate) request: Option<u32>,
@@ -56,7 +59,7 @@ pub(crate) struct News {
 #[derive(Debug, Default)]
 pub(crate) struct Server {
     allocations: BTreeMap<u64, Allocation>,
-    by_pair: BTreeMap<(PeerId, PeerId), u64>,
+    by_meeting: BTreeMap<MeetingId, u64>,
     expiries: BTreeSet<(Instant, u64)>,
     shares: BTreeMap<PeerId, usize>,
 }
@@ -66,15 +69,15 @@ impl Server {
     pub(crate) fn ask(
         &mut self,
         now: Instant,
-        by: PeerId,
-        of: PeerId,
+        meeting: MeetingId,
+        [by, of]: [PeerId; 2],
         request: u32,
         mut draw: impl FnMut() -> u64,
     ) -> Asked {
-        if let Some(&number) = self.by_pair.get(&in_order(by, of))
+        if let Some(&number) = self.by_meeting.get(&meeting)
             && let Some(allocation) = self.allocations.get_mut(&number)
         {
-            let end = usize::from(allocation.ends[1].peer == by);
+            let Some(end) = allocation.ends.iter().position(|end| end.peer == by) else { return Asked::Full };
             return match allocation.ports {
                 Some(ports) => Asked::Granted { allocation: number, port: ports[end] },
                 None => {
@@ -95,19 +98,26 @@ impl Server {
         };
         let end = |peer, request| End { peer, request, place: None, bound: now };
         let expires = now + LIFETIME;
-        self.allocations
-            .insert(number, Allocation { ends: [end(by, Some(request)), end(of, None)], ports: None, expires });
+        self.allocations.insert(
+            number,
+            Allocation { meeting, ends: [end(by, Some(request)), end(of, None)], ports: None, expires },
+        );
         self.expiries.insert((expires, number));
-        self.by_pair.insert(in_order(by, of), number);
+        self.by_meeting.insert(meeting, number);
         for peer in [by, of] {
             *self.shares.entry(peer).or_default() += 1;
         }
         Asked::Allocate { allocation: number }
     }
 
-    /// Whether there is an allocation for these two: both have asked for it once.
-    pub(crate) fn knows(&self, a: PeerId, b: PeerId) -> bool {
-        self.by_pair.contains_key(&in_order(a, b))
+    /// The other end of the allocation of a meeting, which both have asked for once; `None` also where the peer is no end.
+    pub(crate) fn other(&self, by: PeerId, meeting: MeetingId) -> Option<PeerId> {
+        let [a, b] = &self.allocations.get(self.by_meeting.get(&meeting)?)?.ends;
+        match by {
+            by if by == a.peer => Some(b.peer),
+            by if by == b.peer => Some(a.peer),
+            _ => None,
+        }
     }
 
     /// The forwarder has ports for both ends: what each is told.
@@ -117,10 +127,9 @@ impl Server {
         for end in &mut allocation.ends {
             end.bound = now;
         }
-        let [a, b] = &mut allocation.ends;
-        let news = |end: &mut End, other, port| News { peer: end.peer, other, port, request: end.request.take() };
-        let (first, second) = (a.peer, b.peer);
-        let news = [news(a, second, ports[0]), news(b, first, ports[1])];
+        let (meeting, [a, b]) = (allocation.meeting, &mut allocation.ends);
+        let news = |end: &mut End, port| News { peer: end.peer, meeting, port, request: end.request.take() };
+        let news = [news(a, ports[0]), news(b, ports[1])];
         self.renew(number);
         Some(news)
     }
@@ -202,7 +211,7 @@ impl Server {
     fn remove(&mut self, number: u64) -> Option<Allocation> {
         let allocation = self.allocations.remove(&number)?;
         let [a, b] = &allocation.ends;
-        self.by_pair.remove(&in_order(a.peer, b.peer));
+        self.by_meeting.remove(&allocation.meeting);
         self.expiries.remove(&(allocation.expires, number));
         for peer in [a.peer, b.peer] {
             if let Some(share) = self.shares.get_mut(&peer) {
@@ -216,10 +225,6 @@ impl Server {
     }
 }
 
-fn in_order(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
-    if a < b { (a, b) } else { (b, a) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -230,6 +235,14 @@ mod tests {
         PeerId { slot, generation: 1 }
     }
 
+    /// What two call their meeting.
+    fn meeting(one: u32, other: u32) -> MeetingId {
+        let mut name = MeetingId::MIN;
+        name.0[..4].copy_from_slice(&one.min(other).to_be_bytes());
+        name.0[4..8].copy_from_slice(&one.max(other).to_be_bytes());
+        name
+    }
+
     fn place(port: u16) -> (SocketAddr, Option<IpAddr>) {
         (SocketAddr::new([192, 0, 2, 1].into(), port), None)
     }
@@ -237,14 +250,17 @@ mod tests {
     #[test]
     fn both_ends_get_a_port_each_and_are_bound_by_themselves_alone() {
         let (mut server, now) = (Server::default(), Instant::now());
-        assert_eq!(server.ask(now, peer(1), peer(2), 11, || 7), Asked::Allocate { allocation: 7 });
-        assert_eq!(server.ask(now, peer(1), peer(2), 11, || 8), Asked::Waits, "it was asked again");
+        assert_eq!(server.ask(now, meeting(1, 2), [peer(1), peer(2)], 11, || 7), Asked::Allocate { allocation: 7 });
+        assert_eq!(server.ask(now, meeting(1, 2), [peer(1), peer(2)], 11, || 8), Asked::Waits, "it was asked again");
         assert_eq!(server.bind(now, peer(1), 7, 5000, place(1)), None, "there are no ports");
         let news = server.granted(now, 7, [5000, 5001]).expect("an allocation");
-        assert_eq!(news[0], News { peer: peer(1), other: peer(2), port: 5000, request: Some(11) });
-        assert_eq!(news[1], News { peer: peer(2), other: peer(1), port: 5001, request: None });
+        assert_eq!(news[0], News { peer: peer(1), meeting: meeting(1, 2), port: 5000, request: Some(11) });
+        assert_eq!(news[1], News { peer: peer(2), meeting: meeting(1, 2), port: 5001, request: None });
         assert_eq!(server.granted(now, 7, [5002, 5003]), None, "once");
-        assert_eq!(server.ask(now, peer(2), peer(1), 12, || 9), Asked::Granted { allocation: 7, port: 5001 });
+        assert_eq!(
+            server.ask(now, meeting(2, 1), [peer(2), peer(1)], 12, || 9),
+            Asked::Granted { allocation: 7, port: 5001 }
+        );
         assert_eq!(server.bind(now, peer(1), 7, 5000, place(1)), Some((0, true)));
         assert_eq!(server.bind(now, peer(1), 7, 5000, place(1)), Some((0, false)));
         assert_eq!(server.bind(now, peer(2), 7, 5001, place(2)), Some((1, true)));
@@ -258,7 +274,7 @@ mod tests {
     fn an_allocation_ends_when_either_end_is_gone() {
         let (mut server, start) = (Server::default(), Instant::now());
         let at = |s| start + Duration::from_secs(s);
-        server.ask(start, peer(1), peer(2), 1, || 7);
+        server.ask(start, meeting(1, 2), [peer(1), peer(2)], 1, || 7);
         server.granted(start, 7, [5000, 5001]);
         for second in [20, 40] {
             server.bind(at(second), peer(1), 7, 5000, place(1));
@@ -268,7 +284,7 @@ mod tests {
         assert_eq!(server.due(), Some(at(100)));
         assert_eq!(server.expire(at(99)), []);
         assert_eq!(server.expire(at(100)), [7]);
-        assert!(server.by_pair.is_empty() && server.shares.is_empty() && server.expiries.is_empty());
+        assert!(server.by_meeting.is_empty() && server.shares.is_empty() && server.expiries.is_empty());
     }
 
     #[test]
@@ -277,7 +293,7 @@ mod tests {
         let mut number = 0;
         let mut ask = |server: &mut Server, by: u32, of: u32| {
             number += 1;
-            server.ask(now, peer(by), peer(of), 1, || number) != Asked::Full
+            server.ask(now, meeting(by, of), [peer(by), peer(of)], 1, || number) != Asked::Full
         };
         assert_eq!((0..100).filter(|of| ask(&mut server, 1, 100 + of)).count(), ALLOCATIONS_PER_PEER);
         assert!(!ask(&mut server, 50, 1), "also as the other end");

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use blake2::{Blake2s256, Digest};
 use landbridge_proto::candidate::{Candidate, CandidateKind, Nat};
 use landbridge_proto::channel::address_of;
 use landbridge_proto::endpoint::NatConfig;
 use landbridge_proto::{DropReason, Event, PeerConfig, PeerId};
+
+use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::net::nat::PORT_RESTRICTED;
 use crate::net::{INTERNET, Net};
@@ -23,7 +26,7 @@ const DELAY: u8 = 8;
 const GENERATION: u8 = 9;
 const NAT: u8 = 10;
 const CANDIDATE: u8 = 11;
-const KEY: u8 = 12;
+const MEETING: u8 = 12;
 const STOP: u8 = 13;
 const ALLOCATION: u8 = 14;
 const PORT: u8 = 15;
@@ -114,6 +117,19 @@ impl Scene {
         self.net.gateways[at].public_key()
     }
 
+    /// What two call their meeting at a desk.
+    fn meeting(&self, [one, other]: [usize; 2], desk: usize) -> Vec<u8> {
+        let secret = StaticSecret::from(self.net.gateways[one].key);
+        let agreed = secret.diffie_hellman(&PublicKey::from(self.key(other)));
+        let mut keys = [self.key(one), self.key(other)];
+        keys.sort_unstable();
+        let mut hash = Blake2s256::new();
+        for part in [b"landbridge meeting v1", &agreed.as_bytes()[..], &self.key(desk), &keys[0], &keys[1]] {
+            hash.update(part);
+        }
+        hash.finalize().to_vec()
+    }
+
     /// One knows the other.
     fn acquaint(&mut self, at: usize, other: usize, endpoint: bool) -> PeerId {
         let endpoint = endpoint.then(|| self.net.sites[other].address);
@@ -192,14 +208,14 @@ impl Scene {
     }
 
     fn say_introduction(&mut self, by: usize, of: usize, named: Vec<(u8, Vec<u8>)>) -> Result<(), DropReason> {
-        let mut fields = vec![(KEY, self.key(of).to_vec()), (DELAY, vec![0; 4]), (NAT, vec![0, 0])];
+        let mut fields = vec![(MEETING, self.meeting([US, of], by)), (DELAY, vec![0; 4]), (NAT, vec![0, 0])];
         fields.extend(named);
         self.say(by, US, INTRODUCTION, &fields)
     }
 
     fn seek(&mut self, by: usize, at: usize, of: usize, generation: u32, stop: Option<u8>) -> Result<(), DropReason> {
         let generation = generation.to_be_bytes().to_vec();
-        let mut fields = vec![(KEY, self.key(of).to_vec()), (GENERATION, generation), (NAT, vec![0, 0])];
+        let mut fields = vec![(MEETING, self.meeting([by, of], at)), (GENERATION, generation), (NAT, vec![0, 0])];
         fields.extend(stop.map(|stop| (STOP, vec![stop])));
         self.say(by, at, SEEK, &fields)
     }
@@ -384,8 +400,8 @@ fn nobody_is_introduced_to_itself() {
     scene.net.run_for(secs(3));
     let before = scene.net.gateways[US].endpoint.channel_counters().sent;
     assert_eq!(scene.seek(LIAR, US, LIAR, 5, None), Ok(()));
-    let key = scene.key(LIAR).to_vec();
-    assert_eq!(scene.say(LIAR, US, RELAY_REQUEST, &[(KEY, key)]), Ok(()));
+    let meeting = scene.meeting([LIAR, LIAR], US);
+    assert_eq!(scene.say(LIAR, US, RELAY_REQUEST, &[(MEETING, meeting)]), Ok(()));
     scene.net.run_for(secs(3));
     assert_eq!(scene.net.gateways[US].endpoint.channel_counters().sent - before, 2, "an answer each");
 }
@@ -400,11 +416,11 @@ fn who_seeks_learns_nothing_of_peers_that_it_is_not_configured_with() {
     }
     scene.net.run_for(secs(3));
     let mut answers = Vec::new();
-    for key in [scene.key(SOUGHT), [0x5a; 32]] {
+    for meeting in [scene.meeting([LIAR, SOUGHT], US), vec![0x5a; 32]] {
         let before = scene.net.gateways[US].endpoint.channel_counters().sent;
-        let fields = [(KEY, key.to_vec()), (GENERATION, vec![0; 4]), (NAT, vec![0, 0])];
+        let fields = [(MEETING, meeting.clone()), (GENERATION, vec![0; 4]), (NAT, vec![0, 0])];
         assert_eq!(scene.say(LIAR, US, SEEK, &fields), Ok(()));
-        assert_eq!(scene.say(LIAR, US, RELAY_REQUEST, &[(KEY, key.to_vec())]), Ok(()));
+        assert_eq!(scene.say(LIAR, US, RELAY_REQUEST, &[(MEETING, meeting)]), Ok(()));
         scene.net.run_for(secs(5));
         answers.push((scene.net.gateways[US].endpoint.channel_counters().sent - before, scene.net.gateways[US].due()));
     }
@@ -436,10 +452,10 @@ fn allocations_that_are_given_back_at_once_are_granted_now_and_then() {
         scene.link(at, US);
     }
     scene.net.run_for(secs(3));
-    let keys = [scene.key(LIAR).to_vec(), scene.key(SOUGHT).to_vec()];
-    assert_eq!(scene.say(SOUGHT, US, RELAY_REQUEST, &[(KEY, keys[0].clone())]), Ok(()));
+    let meeting = scene.meeting([LIAR, SOUGHT], US);
+    assert_eq!(scene.say(SOUGHT, US, RELAY_REQUEST, &[(MEETING, meeting.clone())]), Ok(()));
     for _ in 0..1000 {
-        let _ = scene.say(LIAR, US, RELAY_REQUEST, &[(KEY, keys[1].clone())]);
+        let _ = scene.say(LIAR, US, RELAY_REQUEST, &[(MEETING, meeting.clone())]);
         let allocation = scene.net.gateways[US].events.iter().rev().find_map(|(_, event)| match event {
             Event::RelayAllocate { allocation, .. } => Some(*allocation),
             _ => None,
@@ -461,10 +477,10 @@ fn a_relay_that_offers_ever_other_ports_is_followed_within_bounds() {
     scene.net.run_for(secs(40));
     let before = scene.net.gateways[US].sent.len();
     for step in 0..1000_u64 {
-        let key = scene.key(SOUGHT).to_vec();
+        let meeting = scene.meeting([US, SOUGHT], LIAR);
         let port = (2000 + step as u16).to_be_bytes().to_vec();
         let fields = [
-            (KEY, key),
+            (MEETING, meeting),
             (ALLOCATION, step.to_be_bytes().to_vec()),
             (PORT, port),
             (LIFETIME, 60_u32.to_be_bytes().to_vec()),

@@ -7,6 +7,7 @@ use super::relay::{Grant, RelayOffer, RelayRefusal};
 use super::{Body, Features, Hello, Message, WRITTEN_MAX};
 use crate::DropReason;
 use crate::candidate::{Behaviour, CANDIDATES_MAX, Candidate, CandidateKind, Nat};
+use crate::introduce::MeetingId;
 
 const SAID: Hello = Hello { instance: 0x0102_0304_0506_0708, features: Features(1), accepts_ports: 16 };
 const NAT: Nat = Nat { mapping: Behaviour::EndpointIndependent, filtering: Behaviour::AddressAndPortDependent };
@@ -28,8 +29,8 @@ fn golden() -> Vec<(Message, &'static str)> {
     let of = |request, body| Message { request, body };
     let grant = Grant { allocation: 0x0102_0304_0506_0708, port: 51_900, lifetime_s: 60 };
     let probe = |purpose, delay_ms| Body::PathProbe(PathProbe { purpose, delay_ms });
-    let seek = |stop| Seek { key: [0xab; 32], stop, generation: 9, candidates: candidates() };
-    let introduction = Introduction { key: [0xab; 32], delay_ms: 40, candidates: candidates() };
+    let seek = |stop| Seek { meeting: MeetingId([0xab; 32]), stop, generation: 9, candidates: candidates() };
+    let introduction = Introduction { meeting: MeetingId([0xab; 32]), delay_ms: 40, candidates: candidates() };
     vec![
         (of(0x0a0b_0c0d, Body::Hello(SAID)), "01010000 0a0b0c0d 010008 0102030405060708 020004 00000001 030001 10"),
         (of(1, Body::HelloAnswer(SAID)), "01810000 00000001 010008 0102030405060708 020004 00000001 030001 10"),
@@ -75,7 +76,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         ),
         (of(11, Body::IntroductionAnswer), "01870000 0000000b"),
         (
-            of(12, Body::RelayRequest { key: [0xab; 32] }),
+            of(12, Body::RelayRequest { meeting: MeetingId([0xab; 32]) }),
             "01080000 0000000c 0c0020 abababababababababababababababababababababababababababababababab",
         ),
         (
@@ -87,7 +88,7 @@ fn golden() -> Vec<(Message, &'static str)> {
         (of(12, Body::RelayRequestAnswer(Err(RelayRefusal::Disabled))), "01880000 0000000c 110001 03"),
         (of(12, Body::RelayRequestAnswer(Err(RelayRefusal::Other(77)))), "01880000 0000000c 110001 4d"),
         (
-            of(13, Body::RelayOffer(RelayOffer { key: [0xab; 32], grant })),
+            of(13, Body::RelayOffer(RelayOffer { meeting: MeetingId([0xab; 32]), grant })),
             "01090000 0000000d 0c0020 abababababababababababababababababababababababababababababababab \
              0e0008 0102030405060708 0f0002 cabc 100004 0000003c",
         ),
@@ -118,7 +119,12 @@ fn every_message_has_its_golden_bytes_and_comes_back_from_them() {
 fn the_longest_message_fits_into_what_is_set_aside_for_it() {
     let address = "[2001:db8::1]:51820".parse().expect("an address");
     let list = [Candidate { kind: CandidateKind::Host, address }; CANDIDATES_MAX + 3];
-    let seek = Seek { key: [1; 32], stop: Some(Stop::Dropped), generation: 1, candidates: Candidates::new(NAT, &list) };
+    let seek = Seek {
+        meeting: MeetingId([1; 32]),
+        stop: Some(Stop::Dropped),
+        generation: 1,
+        candidates: Candidates::new(NAT, &list),
+    };
     let message = Message { request: 1, body: Body::Seek(seek) };
     let mut out = [0; WRITTEN_MAX];
     let len = message.write(&mut out, 0);

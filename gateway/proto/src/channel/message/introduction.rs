@@ -3,7 +3,7 @@
 use super::super::fields::{Field, Fields, Writer};
 use super::Malformed;
 use super::candidates::Candidates;
-use crate::KEY_LEN;
+use crate::introduce::MeetingId;
 
 /// Why a peer is sought no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,8 +28,7 @@ impl Stop {
 /// To an introducer: a peer is sought.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seek {
-    /// The peer's public key.
-    pub(crate) key: [u8; KEY_LEN],
+    pub(crate) meeting: MeetingId,
     /// Why it is sought no more.
     pub(crate) stop: Option<Stop>,
     pub(crate) generation: u32,
@@ -44,12 +43,12 @@ impl Seek {
             false => None,
         };
         let (candidates, ignored) = Candidates::parse(fields)?;
-        let key = fields.exactly(Field::Key)?;
-        Ok((Self { key, stop, generation: fields.number(Field::Generation)?, candidates }, ignored))
+        let meeting = MeetingId(fields.exactly(Field::Meeting)?);
+        Ok((Self { meeting, stop, generation: fields.number(Field::Generation)?, candidates }, ignored))
     }
 
     pub(super) fn write(&self, fields: &mut Writer<'_>) {
-        fields.put(Field::Key, &self.key);
+        fields.put(Field::Meeting, &self.meeting.0);
         if let Some(stop) = self.stop {
             fields.put(Field::Stop, &[stop as u8]);
         }
@@ -61,8 +60,7 @@ impl Seek {
 /// From an introducer: a peer that seeks the receiver, who seeks it too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Introduction {
-    /// The peer's public key.
-    pub(crate) key: [u8; KEY_LEN],
+    pub(crate) meeting: MeetingId,
     /// Milliseconds until both begin to send.
     pub(crate) delay_ms: u32,
     /// Where the peer may be reached; also where the introducer sees it.
@@ -72,12 +70,12 @@ pub(crate) struct Introduction {
 impl Introduction {
     pub(super) fn parse(fields: &Fields<'_>) -> Result<(Self, u32), Malformed> {
         let (candidates, ignored) = Candidates::parse(fields)?;
-        let key = fields.exactly(Field::Key)?;
-        Ok((Self { key, delay_ms: fields.number(Field::Delay)?, candidates }, ignored))
+        let meeting = MeetingId(fields.exactly(Field::Meeting)?);
+        Ok((Self { meeting, delay_ms: fields.number(Field::Delay)?, candidates }, ignored))
     }
 
     pub(super) fn write(&self, fields: &mut Writer<'_>) {
-        fields.put(Field::Key, &self.key);
+        fields.put(Field::Meeting, &self.meeting.0);
         fields.put(Field::Delay, &self.delay_ms.to_be_bytes());
         self.candidates.write(fields);
     }

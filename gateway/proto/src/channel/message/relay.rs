@@ -2,7 +2,7 @@
 
 use super::super::fields::{Field, Fields, Writer};
 use super::Malformed;
-use crate::KEY_LEN;
+use crate::introduce::MeetingId;
 
 /// A relay's place for one end of an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,18 +86,18 @@ pub(super) fn write_answer(answer: &RelayAnswer, fields: &mut Writer<'_>) {
 /// From a relay to the other end of what a request was granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RelayOffer {
-    /// The public key of who asked.
-    pub(crate) key: [u8; KEY_LEN],
+    /// With whom, as both ends have asked for it.
+    pub(crate) meeting: MeetingId,
     pub(crate) grant: Grant,
 }
 
 impl RelayOffer {
     pub(super) fn parse(fields: &Fields<'_>) -> Result<Self, Malformed> {
-        Ok(Self { key: fields.exactly(Field::Key)?, grant: Grant::parse(fields)? })
+        Ok(Self { meeting: MeetingId(fields.exactly(Field::Meeting)?), grant: Grant::parse(fields)? })
     }
 
     pub(super) fn write(&self, fields: &mut Writer<'_>) {
-        fields.put(Field::Key, &self.key);
+        fields.put(Field::Meeting, &self.meeting.0);
         self.grant.write(fields);
     }
 }

@@ -19,6 +19,16 @@ fn key(n: u8) -> [u8; KEY_LEN] {
     [n; KEY_LEN]
 }
 
+/// The private key of the gateway in the middle.
+const OURS: [u8; KEY_LEN] = [0x77; KEY_LEN];
+
+/// What two peers call their meeting: any name that they agree on will do here.
+fn named(one: u8, other: u8) -> MeetingId {
+    let mut name = MeetingId([0x5a; 32]);
+    (name.0[0], name.0[1]) = (one.min(other), one.max(other));
+    name
+}
+
 fn place(n: u8) -> SocketAddr {
     SocketAddr::new([198, 51, 100, n].into(), 51820)
 }
@@ -27,7 +37,7 @@ impl Middle {
     fn new(config: NatConfig) -> Self {
         let now = Instant::now();
         let mut endpoint = Endpoint::new(now, [5; 32]);
-        endpoint.set_private_key(Some([0x77; KEY_LEN]), now);
+        endpoint.set_private_key(Some(OURS), now);
         endpoint.set_nat_config(now, config);
         endpoint.note_wall(now, WallClock(SystemTime::UNIX_EPOCH));
         Self { endpoint, now }
@@ -49,7 +59,7 @@ impl Middle {
     }
 
     fn seek(&mut self, n: u8, of: u8, generation: u32) -> Result<(), DropReason> {
-        let seek = Seek { key: key(of), stop: None, generation, candidates: Candidates::default() };
+        let seek = Seek { meeting: named(n, of), stop: None, generation, candidates: Candidates::default() };
         self.hear(n, Body::Seek(seek))
     }
 
@@ -86,9 +96,9 @@ fn a_peer_that_seeks_everybody_uses_up_its_own_share_alone() {
     middle.add(2);
     let mut refused = 0;
     for i in 0..1000_u32 {
-        let mut wanted = key(3);
-        wanted[..4].copy_from_slice(&i.to_be_bytes());
-        let seek = Seek { key: wanted, stop: None, generation: 1, candidates: Candidates::default() };
+        let mut meeting = named(1, 3);
+        meeting.0[4..8].copy_from_slice(&i.to_be_bytes());
+        let seek = Seek { meeting, stop: None, generation: 1, candidates: Candidates::default() };
         match middle.hear(1, Body::Seek(seek)) {
             Ok(()) => {}
             Err(reason) => {
@@ -110,7 +120,7 @@ fn what_is_older_or_not_offered_is_refused() {
     let mut plain = Middle::new(NatConfig::default());
     plain.add(1);
     assert_eq!(plain.seek(1, 2, 1), Err(DropReason::ChannelUnexpected));
-    assert_eq!(plain.hear(1, Body::RelayRequest { key: key(2) }), Err(DropReason::ChannelUnexpected));
+    assert_eq!(plain.hear(1, Body::RelayRequest { meeting: named(1, 2) }), Err(DropReason::ChannelUnexpected));
 }
 
 #[test]
@@ -121,9 +131,12 @@ fn introductions_and_offers_that_nobody_asked_for_change_nothing() {
     let candidate = Candidate { kind: CandidateKind::Host, address: place(200) };
     let candidates = Candidates::new(crate::Nat::default(), &[candidate]);
     for of in [1, 2, 99] {
-        let introduction = Introduction { key: key(of), delay_ms: 0, candidates: candidates.clone() };
+        let known = middle.endpoint.peer_by_key(&key(of)).zip(middle.endpoint.peer_by_key(&key(1)));
+        let right = known.and_then(|(of, by)| middle.endpoint.meeting_with(of, by));
+        let meeting = right.unwrap_or(named(1, of));
+        let introduction = Introduction { meeting, delay_ms: 0, candidates: candidates.clone() };
         assert_eq!(middle.hear(1, Body::Introduction(introduction)), Err(DropReason::ChannelUnexpected));
-        let offer = middle.endpoint.offer_words(key(of), 7, 5000);
+        let offer = Endpoint::offer_words(meeting, 7, 5000);
         assert_eq!(middle.hear(1, offer), Err(DropReason::ChannelUnexpected));
     }
     for body in [
@@ -159,9 +172,10 @@ fn an_introducer_brings_about_few_punches_however_much_it_says() {
         .map(|address| Candidate { kind: CandidateKind::Host, address: address.parse().expect("a place") })
         .collect();
     let mut outcomes = Vec::new();
+    let meeting = middle.endpoint.meeting_with(sought, introducer).expect("sound keys");
     for _ in 0..100 {
         let candidates = Candidates::new(crate::Nat::default(), &list);
-        let introduction = Introduction { key: key(2), delay_ms: u32::MAX, candidates };
+        let introduction = Introduction { meeting, delay_ms: u32::MAX, candidates };
         outcomes.push(middle.hear(1, Body::Introduction(introduction)));
         middle.now += Duration::from_millis(10);
     }
