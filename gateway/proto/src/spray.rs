@@ -5,6 +5,10 @@
 //! so its NAT has as many ports open for that place. The other guesses: it sends to random ports of the first's address,
 //! and one that is open lets it in. With 256 sockets and 2,048 guesses that fails three times in ten thousand.
 //!
+//! With a session by a relay, what is sent are probes sealed in it. Without one it is one initiation, the same bytes to every
+//! place: only an introducer says then that somebody is there, so fewer guesses are made, and only few such searches by all
+//! peers together.
+//!
 //! Enters: the behaviour of both NATs, time. Leaves: who does what, and which ports are guessed. Never does: send.
 
 use std::net::{IpAddr, SocketAddr};
@@ -14,17 +18,23 @@ use crate::candidate::{Behaviour, Nat};
 
 /// Sockets that one side opens.
 pub(crate) const SOCKETS: u16 = 256;
-/// Guesses of the other side.
-pub(crate) const GUESSES: u32 = 2048;
+/// Guesses of the other side, in a session.
+const GUESSES: u32 = 2048;
+/// The same without a session: they fail twice in a hundred times.
+const GUESSES_BLIND: u32 = 1024;
 /// Probes from sockets, and guesses, at a time.
 const BATCH: u32 = 32;
 /// Between two batches.
 pub(crate) const PACE: Duration = Duration::from_millis(10);
 /// How long the sockets are kept for nothing.
-const OPEN_FOR: Duration = Duration::from_secs(3);
+pub(crate) const OPEN_FOR: Duration = Duration::from_secs(3);
 /// The mean time between two searches for one peer, and how many there may be at first.
 const AGAIN_EVERY: Duration = Duration::from_secs(1800);
 const AGAIN_BURST: u32 = 3;
+/// The mean time between two searches on the word of introducers, whoever is sought, and how many there may be at once: what
+/// is sent to strangers by their lies is about a hundred datagrams a second at most in the long run.
+pub(crate) const BLIND_EVERY: Duration = Duration::from_secs(10);
+pub(crate) const BLIND_BURST: u32 = 3;
 /// Ports that NATs draw from.
 const PORTS: std::ops::RangeInclusive<u16> = 1024..=u16::MAX;
 /// Has no factor in common with the number of ports: multiples of it are different ports.
@@ -54,13 +64,28 @@ pub(crate) fn role(ours: Nat, theirs: Nat) -> Option<Role> {
     }
 }
 
+/// Whether the behaviour that a search is for is known of both, so that nothing else need be tried first.
+pub(crate) fn are_known(ours: Nat, theirs: Nat) -> bool {
+    let is_known = |nat: Nat| nat.mapping.is_dependent() || nat.filtering != Behaviour::Unknown;
+    [ours, theirs].into_iter().all(|nat| nat.mapping != Behaviour::Unknown && is_known(nat))
+}
+
+/// What a search sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Means {
+    /// Probes, sealed in a session that a relay carries.
+    Probes,
+    /// The initiation of a session that there is not yet.
+    Initiations,
+}
+
 /// A search under way.
 #[derive(Debug)]
 pub(crate) enum Spray {
     /// From sockets of ours, of which so many have sent, to the other's place.
     Opens { remote: SocketAddr, sent: u16, begun: Instant },
     /// To ports of the other's address.
-    Guesses { ip: IpAddr, first: u16, sent: u32 },
+    Guesses { ip: IpAddr, first: u16, sent: u32, of: u32 },
 }
 
 impl Spray {
@@ -69,15 +94,27 @@ impl Spray {
     }
 
     /// `first` is drawn.
-    pub(crate) const fn guesses(ip: IpAddr, first: u16) -> Self {
-        Self::Guesses { ip, first, sent: 0 }
+    pub(crate) const fn guesses(ip: IpAddr, first: u16, means: Means) -> Self {
+        let of = match means {
+            Means::Probes => GUESSES,
+            Means::Initiations => GUESSES_BLIND,
+        };
+        Self::Guesses { ip, first, sent: 0, of }
+    }
+
+    /// Whether all is sent.
+    pub(crate) fn is_said(&self) -> bool {
+        match self {
+            Self::Opens { sent, .. } => *sent >= SOCKETS,
+            Self::Guesses { sent, of, .. } => sent >= of,
+        }
     }
 
     /// Whether it has come to its end without a success.
     pub(crate) fn is_over(&self, now: Instant) -> bool {
         match self {
             Self::Opens { begun, .. } => now.saturating_duration_since(*begun) >= OPEN_FOR,
-            Self::Guesses { sent, .. } => *sent >= GUESSES,
+            Self::Guesses { .. } => self.is_said(),
         }
     }
 
@@ -90,8 +127,8 @@ impl Spray {
                 *sent = sockets.end;
                 sockets.map(|socket| (Some(socket), *remote)).collect()
             }
-            Self::Guesses { ip, first, sent } => {
-                let guesses = *sent..GUESSES.min(*sent + BATCH);
+            Self::Guesses { ip, first, sent, of } => {
+                let guesses = *sent..(*of).min(*sent + BATCH);
                 *sent = guesses.end;
                 guesses.map(|guess| (None, SocketAddr::new(*ip, port(*first, guess)))).collect()
             }
@@ -150,13 +187,16 @@ mod tests {
         assert_eq!(sent, (0..SOCKETS).map(|socket| (Some(socket), place)).collect::<Vec<_>>());
         assert!(!opens.is_over(now) && opens.is_over(now + OPEN_FOR));
         for first in [0, 1, 30_000, u16::MAX] {
-            let mut guesses = Spray::guesses(place.ip(), first);
+            let mut guesses = Spray::guesses(place.ip(), first, Means::Probes);
             let mut ports = BTreeSet::new();
             while !guesses.is_over(now) {
                 ports.extend(guesses.batch().iter().map(|(_, place)| place.port()));
             }
             assert_eq!(ports.len(), GUESSES as usize);
             assert!(ports.iter().all(|port| *port >= 1024));
+            let mut blind = Spray::guesses(place.ip(), first, Means::Initiations);
+            let sent: usize = std::iter::repeat_with(|| blind.batch().len()).take(1000).sum();
+            assert_eq!((sent, blind.is_said()), (GUESSES_BLIND as usize, true));
         }
     }
 

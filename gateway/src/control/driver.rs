@@ -237,13 +237,21 @@ impl<N: Network> Driver<N> {
         let Self { endpoint, outlook, socket, ports, lanes, drops, .. } = self;
         let Some(socket) = std::iter::once(socket).chain(ports).nth(slot) else { return false };
         let mut inbox = Inbox { endpoint, outlook, lanes, drops };
-        (0..limit).all(|_| inbox.read(socket, slot as u16, now))
+        (0..limit).all(|_| inbox.read(socket, slot as u16, now, |_| ()))
     }
 
-    /// Reads once from a socket of a search. True when more may wait.
-    pub(super) fn receive_from(&mut self, socket: &mut ControlSocket, slot: u16, now: Instant) -> bool {
+    /// Reads once from a socket of a search. True when more may wait; `answered` gets where an authentic response to a
+    /// handshake of ours came from.
+    pub(super) fn receive_from(
+        &mut self,
+        socket: &mut ControlSocket,
+        slot: u16,
+        now: Instant,
+        answered: &mut Vec<(SocketAddr, u16)>,
+    ) -> bool {
         let Self { endpoint, outlook, lanes, drops, .. } = self;
-        Inbox { endpoint, outlook, lanes, drops }.read(socket, slot, now)
+        let mut inbox = Inbox { endpoint, outlook, lanes, drops };
+        inbox.read(socket, slot, now, |remote| answered.push((remote, slot)))
     }
 
     /// Takes reports of the lanes. Returns whether more may wait, whether any peer was active, and why to end.
@@ -307,6 +315,9 @@ impl<N: Network> Driver<N> {
     }
 }
 
+/// The type of the message that answers a handshake.
+const RESPONSE: u8 = 2;
+
 /// A host and an address of ours, and by which uplink they are reached, if at all.
 type Tried = ((SocketAddr, Option<IpAddr>), Option<Uplink>);
 
@@ -319,8 +330,14 @@ struct Inbox<'d> {
 }
 
 impl Inbox<'_> {
-    /// Reads once. True when more may wait.
-    fn read(&mut self, socket: &mut ControlSocket, slot: u16, now: Instant) -> bool {
+    /// Reads once. True when more may wait. `answered` is told from where a handshake of ours was answered.
+    fn read(
+        &mut self,
+        socket: &mut ControlSocket,
+        slot: u16,
+        now: Instant,
+        mut answered: impl FnMut(SocketAddr),
+    ) -> bool {
         let wall = WallClock(SystemTime::now());
         let result = socket.receive(|received| {
             let Received { remote, local, bytes } = received;
@@ -329,7 +346,12 @@ impl Inbox<'_> {
             } else if stun::is_stun(bytes) && slot < SPRAY_SLOT {
                 self.outlook.client.handle_datagram(now, slot as u8, remote, local, bytes)
             } else {
-                self.endpoint.handle_datagram(now, wall, remote, local, bytes)
+                let search = if slot >= SPRAY_SLOT { slot } else { 0 };
+                let outcome = self.endpoint.handle_datagram_at(now, wall, (remote, local, search), bytes);
+                if outcome.is_ok() && bytes.first() == Some(&RESPONSE) {
+                    answered(remote);
+                }
+                outcome
             };
             if let Err(reason) = outcome {
                 self.drops[reason as usize] += 1;

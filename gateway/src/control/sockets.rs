@@ -190,6 +190,14 @@ impl ControlSocket {
         self.socket.try_clone()
     }
 
+    /// A second one of the same port, which gets what the first one does not read.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub(super) fn again(&self) -> anyhow::Result<Self> {
+        Self::new(self.socket.try_clone()?, self.port)
+    }
+
     /// The port of all sockets.
     #[must_use]
     pub fn port(&self) -> u16 {

@@ -4,6 +4,7 @@
 //! 2. It sends a probe from each ([`landbridge_proto::SPRAY_SLOT`] and after); what comes to them is read as what comes to the
 //!    listen port.
 //! 3. The first that an authentic message of the peer came to answers: what the endpoint sends to that place leaves from it.
+//!    Searches for several peers at the same time share the sockets: a NAT has another port for each of their places.
 //! 4. At the end the others are closed, and that one becomes a source port beside the configured ones: lanes send from it
 //!    whatever goes by that path.
 //!
@@ -26,6 +27,8 @@ use crate::datapath::report::Command;
 
 /// Sockets of one search.
 pub const SOCKETS_MAX: u16 = 256;
+/// Peers that are searched for by the same sockets.
+const PARTIES_MAX: usize = 8;
 /// A search that nobody ends is over by then.
 const LASTS: Duration = Duration::from_secs(5);
 /// Source ports that searches found, at the same time.
@@ -36,7 +39,7 @@ const DESCRIPTORS_SPARED: u64 = 64;
 const SOCKETS_AT_ONCE: usize = 32;
 const READS: usize = 4;
 
-/// The search under way, and what earlier ones found.
+/// The searches under way, and what earlier ones found.
 #[derive(Debug, Default)]
 pub struct Sprays {
     running: Option<Search>,
@@ -47,12 +50,18 @@ pub struct Sprays {
 
 #[derive(Debug)]
 struct Search {
-    peer: PeerId,
-    remote: SocketAddr,
     sockets: Vec<ControlSocket>,
     /// Readable when any of them is.
     ready: OwnedFd,
     until: Instant,
+    parties: Vec<Party>,
+}
+
+/// A peer that is searched for.
+#[derive(Debug)]
+struct Party {
+    peer: PeerId,
+    remote: SocketAddr,
     /// The one that the peer was heard at.
     heard: Option<u16>,
 }
@@ -89,7 +98,7 @@ impl Sprays {
     pub(super) fn socket(&self, peer: Option<PeerId>, remote: SocketAddr, slot: u16) -> Option<&ControlSocket> {
         let search = self.running.as_ref()?;
         let place = match slot {
-            0 if Some(search.peer) == peer && search.remote == remote => search.heard?,
+            0 => search.parties.iter().find(|party| Some(party.peer) == peer && party.remote == remote)?.heard?,
             SPRAY_SLOT.. => slot - SPRAY_SLOT,
             _ => return None,
         };
@@ -98,12 +107,19 @@ impl Sprays {
 
     /// A session vouches for what came to a socket.
     pub(super) fn note_heard(&mut self, peer: PeerId, remote: SocketAddr, slot: u16) {
-        if let Some(search) = &mut self.running
-            && slot >= SPRAY_SLOT
-            && search.peer == peer
-            && search.remote == remote
-        {
-            search.heard.get_or_insert(slot - SPRAY_SLOT);
+        self.note(remote, slot, |party| party.peer == peer);
+    }
+
+    /// The response to a handshake of ours came to a socket.
+    fn note_answered(&mut self, remote: SocketAddr, slot: u16) {
+        self.note(remote, slot, |_| true);
+    }
+
+    fn note(&mut self, remote: SocketAddr, slot: u16, is_it: impl Fn(&Party) -> bool) {
+        let (Some(search), Some(place)) = (&mut self.running, slot.checked_sub(SPRAY_SLOT)) else { return };
+        let mut parties = search.parties.iter_mut();
+        if let Some(party) = parties.find(|party| party.remote == remote && is_it(party)) {
+            party.heard.get_or_insert(place);
         }
     }
 }
@@ -128,18 +144,23 @@ fn open(count: u16, mark: Option<u32>) -> anyhow::Result<(Vec<ControlSocket>, Ow
 }
 
 impl<N: Network> Driver<N> {
-    /// Opens the sockets of a search. With another one under way there are none: the endpoint's probes go nowhere, and it
-    /// searches again another time.
+    /// Opens the sockets of a search, unless there are some. Beyond so many peers at a time there are none: what the endpoint
+    /// sends goes nowhere, and it searches again another time.
     pub(super) fn begin_spray(&mut self, peer: PeerId, remote: SocketAddr, wanted: u16, now: Instant) {
-        if self.sprays.running.is_some() {
-            tracing::debug!(peer = peer.slot, "a search for another peer's port is under way");
+        let (party, until) = (Party { peer, remote, heard: None }, now + LASTS);
+        if let Some(search) = &mut self.sprays.running {
+            search.parties.retain(|party| party.peer != peer);
+            if search.parties.len() < PARTIES_MAX {
+                (search.until, _) = (until, search.parties.push(party));
+            } else {
+                tracing::debug!(peer = peer.slot, "searches for the ports of many other peers are under way");
+            }
             return;
         }
         match open(affordable(wanted), self.ground.mark) {
             Ok((sockets, ready)) if !sockets.is_empty() => {
                 tracing::debug!(peer = peer.slot, sockets = sockets.len(), "searching for the port of a NAT");
-                let until = now + LASTS;
-                self.sprays.running = Some(Search { peer, remote, sockets, ready, until, heard: None });
+                self.sprays.running = Some(Search { sockets, ready, until, parties: vec![party] });
                 self.sprays.generation += 1;
             }
             Ok(_) => tracing::warn!("no descriptors are left to search for the port of a NAT (LimitNOFILE)"),
@@ -147,14 +168,19 @@ impl<N: Network> Driver<N> {
         }
     }
 
-    /// Ends the search for a peer: its sockets are closed but for `keep`, or the one that the peer was heard at.
+    /// Ends the search for a peer: `keep`, or the socket that the peer was heard at, stays. With the last peer the others are
+    /// closed.
     pub(super) fn end_spray(&mut self, peer: PeerId, keep: Option<u16>) {
-        let Some(search) = self.sprays.running.take_if(|search| search.peer == peer) else { return };
-        self.sprays.generation += 1;
-        let Search { remote, heard, mut sockets, .. } = search;
+        let Some(search) = &mut self.sprays.running else { return };
+        let Some(at) = search.parties.iter().position(|party| party.peer == peer) else { return };
+        let Party { remote, heard, .. } = search.parties.swap_remove(at);
         let place = keep.and_then(|slot| slot.checked_sub(SPRAY_SLOT)).or(heard).map(usize::from);
-        let Some(place) = place.filter(|place| *place < sockets.len()) else { return };
-        let socket = sockets.swap_remove(place);
+        let socket = place.and_then(|place| search.sockets.get(place)?.again().ok());
+        if search.parties.is_empty() {
+            self.sprays.running = None;
+            self.sprays.generation += 1;
+        }
+        let Some(socket) = socket else { return };
         self.forget_sprays(|kept| kept.peer == peer);
         let Some(slot) = self.keep(socket) else { return };
         self.sprays.kept.push(Kept { peer, remote, slot });
@@ -171,8 +197,10 @@ impl<N: Network> Driver<N> {
         if let Some(search) = &self.sprays.running
             && search.until <= now
         {
-            let peer = search.peer;
-            self.end_spray(peer, None);
+            let peers: Vec<_> = search.parties.iter().map(|party| party.peer).collect();
+            for peer in peers {
+                self.end_spray(peer, None);
+            }
         }
     }
 
@@ -218,6 +246,7 @@ impl<N: Network> Driver<N> {
     /// Reads what came to the sockets of a search.
     pub(super) fn receive_spray(&mut self, now: Instant) {
         let Some(mut search) = self.sprays.running.take() else { return };
+        let mut answered = Vec::new();
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; SOCKETS_AT_ONCE];
         let count = epoll::wait(&search.ready, &mut events, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
@@ -225,13 +254,16 @@ impl<N: Network> Driver<N> {
             let place = event.data.u64() as u16;
             if let Some(socket) = search.sockets.get_mut(usize::from(place)) {
                 for _ in 0..READS {
-                    if !self.receive_from(socket, SPRAY_SLOT + place, now) {
+                    if !self.receive_from(socket, SPRAY_SLOT + place, now, &mut answered) {
                         break;
                     }
                 }
             }
         }
         self.sprays.running = Some(search);
+        for (remote, slot) in answered {
+            self.sprays.note_answered(remote, slot);
+        }
     }
 }
 

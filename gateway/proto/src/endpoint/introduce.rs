@@ -13,6 +13,7 @@ use rand::RngCore;
 use super::Endpoint;
 use super::punch::{Echoes, Punch};
 use super::relay::Relaying;
+use super::spray::mapped_place;
 use crate::candidate::{CANDIDATES_MAX, Candidate, CandidateKind};
 use crate::channel::Said;
 use crate::channel::message::{Body, Candidates, Features, Introduction, Message, Seek, Stop};
@@ -122,6 +123,7 @@ impl Endpoint {
     /// There is a session to seal with.
     pub(super) fn met(&mut self, now: Instant, id: PeerId) {
         self.end_punch(id);
+        self.end_blind_spray(id);
         self.meeting.seeker.found(now, id);
         let introduced = self.meeting.hearsay.knows(id) || self.has_leg(id);
         if !introduced {
@@ -425,10 +427,12 @@ impl Endpoint {
         let peer = self.peer_of_meeting(id, meeting, &known).ok_or(DropReason::ChannelUnexpected)?;
         self.say(id, Said::to_endpoint(Message { request, body: Body::IntroductionAnswer }));
         let refused = self.refuse_candidates(peer, &mut candidates);
+        let (nat, mapped) = (candidates.nat, mapped_place(&candidates.list));
         self.channel_counters.introductions_heard += 1;
         self.meeting.hearsay.hear(now, peer, id, candidates).map_err(|_| DropReason::ChannelRate)?;
         let delay = Duration::from_millis(delay_ms.into()).min(DELAY_MAX);
         self.begin_punch(now, peer, now + delay);
+        self.plan_spray(peer, now, now + delay, nat, mapped);
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
     }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::receive::Way;
 use super::transmit::Outgoing;
-use super::{Endpoint, Transmit, WallClock};
+use super::{Endpoint, SPRAY_SLOT, Transmit, WallClock};
 use crate::candidate::{Candidate, CandidateKind};
 use crate::message::{INITIATION_LEN, MAC_LEN, RESPONSE_LEN};
 use crate::noise::Received;
@@ -218,6 +218,12 @@ impl Endpoint {
         self.run_punch(id, now);
     }
 
+    /// Whether an initiation of ours is under way to places that are tried.
+    pub(super) fn is_punching(&self, id: PeerId) -> bool {
+        let is_under_way = self.peers.get(id).is_some_and(|peer| peer.attempts.since.is_some());
+        is_under_way && self.meeting.punches.contains_key(&id)
+    }
+
     /// Whether the peer's handshakes go to more places than its endpoint.
     pub(super) fn has_places(&self, id: PeerId) -> bool {
         !self.places_of(id).is_empty()
@@ -228,7 +234,7 @@ impl Endpoint {
         self.release_held(id, now);
         let Some(punch) = self.meeting.punches.get_mut(&id) else { return };
         while let Some(place) = punch.next(now) {
-            self.outgoing.push_back(Outgoing::Punch(id, place));
+            self.outgoing.push_back(Outgoing::Punch { peer: id, remote: place, slot: 0 });
         }
         match punch.due {
             Some(due) => self.timers.set(id.slot, Timer::Punch, due.max(now + Duration::from_millis(1))),
@@ -243,11 +249,11 @@ impl Endpoint {
         }
     }
 
-    /// The initiation of a punch, to one of its places.
+    /// The initiation of a punch, to one of its places or from one of a search's sockets.
     pub(super) fn write_punch(
         &mut self,
         id: PeerId,
-        remote: SocketAddr,
+        (remote, slot): (SocketAddr, u16),
         now: Instant,
         wall: WallClock,
         buffer: &mut [u8],
@@ -266,7 +272,7 @@ impl Endpoint {
         buffer[..INITIATION_LEN].copy_from_slice(&*message);
         let peer = self.peers.get(id)?;
         let local = peer.local.filter(|_| peer.endpoint == Some(remote));
-        Some(Transmit { peer: Some(id), remote, local, slot: 0, dont_fragment: false, len: INITIATION_LEN })
+        Some(Transmit { peer: Some(id), remote, local, slot, dont_fragment: false, len: INITIATION_LEN })
     }
 
     /// The message of a punch is not to be used again: the next one gets another.
@@ -294,7 +300,7 @@ impl Endpoint {
         echo.left -= 1;
         let peer = echo.peer;
         self.note_handshake_sent(peer, now, RESPONSE_LEN);
-        Some(self.enqueue(Outgoing::datagram(Some(peer), way.remote, way.local, &bytes)))
+        Some(self.enqueue(Outgoing::datagram(Some(peer), way, &bytes)))
     }
 
     /// Whether a response may be a copy of the one that a session of late began with: each copy of an initiation that
@@ -334,7 +340,9 @@ impl Endpoint {
         let dominates = !self.yields_to(id);
         let in_flight = self.peers.get(id).is_some_and(|peer| peer.attempts.in_flight.is_some());
         let punch = self.meeting.punches.get_mut(&id).filter(|punch| punch.due.is_some() && punch.message.is_some());
-        let Some(punch) = punch.filter(|_| dominates && in_flight) else {
+        // What comes to a search's socket is a guess that hit: ours may have come too early to be let in.
+        let is_hit = way.slot >= SPRAY_SLOT;
+        let Some(punch) = punch.filter(|_| dominates && in_flight && !is_hit) else {
             self.end_punch(id);
             return Some(received);
         };
@@ -343,7 +351,7 @@ impl Endpoint {
         let is_news = punch.hear(way.remote);
         self.meeting.echoes.note(mac1, Echo { peer: id, at: now, answer: None, left: 0 });
         if is_news {
-            self.outgoing.push_back(Outgoing::Punch(id, way.remote));
+            self.outgoing.push_back(Outgoing::Punch { peer: id, remote: way.remote, slot: way.slot });
         }
         None
     }

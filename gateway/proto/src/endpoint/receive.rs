@@ -26,6 +26,8 @@ use crate::{DropReason, PeerId, ReceiverIndex};
 pub(super) struct Way {
     pub(super) remote: SocketAddr,
     pub(super) local: Option<IpAddr>,
+    /// The socket of ours, as [`super::Transmit`] counts them.
+    pub(super) slot: u16,
 }
 
 impl Endpoint {
@@ -41,12 +43,27 @@ impl Endpoint {
         local: Option<IpAddr>,
         datagram: &[u8],
     ) -> Result<(), DropReason> {
+        self.handle_datagram_at(now, wall, (remote, local, 0), datagram)
+    }
+
+    /// The same of a datagram that came to the socket of a search for a NAT's port: from [`super::SPRAY_SLOT`] on. What
+    /// answers it leaves from there. All other sockets are 0.
+    ///
+    /// # Errors
+    /// Why it was dropped.
+    pub fn handle_datagram_at(
+        &mut self,
+        now: Instant,
+        wall: WallClock,
+        (remote, local, slot): (SocketAddr, Option<IpAddr>, u16),
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
         self.note_wall(now, wall);
         let message = Message::parse(datagram)?;
         if self.identity.is_none() {
             return Err(DropReason::NoPrivateKey);
         }
-        let way = Way { remote, local };
+        let way = Way { remote, local, slot };
         match message {
             Message::Initiation(message) => self.receive_initiation(now, way, message),
             Message::Response(message) => self.receive_response(now, way, message),
@@ -113,7 +130,7 @@ impl Endpoint {
         self.start_session(id, now, Role::Responder, local_index, remote_index, &keys);
         self.note_handshake_sent(id, now, RESPONSE_LEN);
         self.note_answer(now, id, mac1, local_index, message.as_bytes());
-        self.enqueue(Outgoing::datagram(Some(id), way.remote, way.local, message.as_bytes()))
+        self.enqueue(Outgoing::datagram(Some(id), way, message.as_bytes()))
     }
 
     fn receive_response(&mut self, now: Instant, way: Way, message: &Response) -> Result<(), DropReason> {
@@ -166,7 +183,7 @@ impl Endpoint {
             return if admitted { Ok(()) } else { Err(DropReason::HandshakeRate) };
         }
         let reply = self.cookies.reply(now, &mut self.rng, &self.mac_keys, way.remote, sender, message);
-        self.enqueue(Outgoing::datagram(None, way.remote, way.local, reply.as_bytes()))?;
+        self.enqueue(Outgoing::datagram(None, way, reply.as_bytes()))?;
         Err(DropReason::CookieRequired)
     }
 

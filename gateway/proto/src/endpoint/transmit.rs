@@ -1,12 +1,13 @@
 //! Datagrams to send. Initiations and keepalives are made when they are polled for, so that they carry that
 //! moment's timestamp, counter and endpoint.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 use zerocopy::IntoBytes;
 
+use super::receive::Way;
 use super::{Endpoint, Transmit, WallClock};
 use crate::constants::{REKEY_ATTEMPT_TIME, REKEY_TIMEOUT, REKEY_TIMEOUT_JITTER_MAX};
 use crate::indices::Use;
@@ -25,8 +26,8 @@ use crate::{DropReason, PeerId};
 pub(super) enum Outgoing {
     /// At most one per peer.
     Initiation(PeerId),
-    /// The initiation of a punch, to one of its places.
-    Punch(PeerId, SocketAddr),
+    /// The initiation of a punch, to one of its places or from one of a search's sockets.
+    Punch { peer: PeerId, remote: SocketAddr, slot: u16 },
     /// At most one per peer.
     Keepalive(PeerId),
     /// What a peer is to be told on the control channel: its oldest message.
@@ -37,10 +38,11 @@ pub(super) enum Outgoing {
 
 impl Outgoing {
     /// A response or a cookie reply, which is shorter.
-    pub(super) fn datagram(peer: Option<PeerId>, remote: SocketAddr, local: Option<IpAddr>, message: &[u8]) -> Self {
+    pub(super) fn datagram(peer: Option<PeerId>, to: Way, message: &[u8]) -> Self {
         let mut bytes = [0; RESPONSE_LEN];
         bytes[..message.len()].copy_from_slice(message);
-        let to = Transmit { peer, remote, local, slot: 0, dont_fragment: false, len: message.len() };
+        let Way { remote, local, slot } = to;
+        let to = Transmit { peer, remote, local, slot, dont_fragment: false, len: message.len() };
         Self::Datagram { to, bytes }
     }
 }
@@ -55,7 +57,7 @@ impl Endpoint {
         loop {
             let transmit = match self.outgoing.pop_front()? {
                 Outgoing::Initiation(peer) => self.write_initiation(peer, now, wall, buffer),
-                Outgoing::Punch(peer, place) => self.write_punch(peer, place, now, wall, buffer),
+                Outgoing::Punch { peer, remote, slot } => self.write_punch(peer, (remote, slot), now, wall, buffer),
                 Outgoing::Keepalive(peer) => self.write_keepalive(peer, now, buffer),
                 Outgoing::Channel(peer) => self.write_channel(peer, now, buffer),
                 Outgoing::Datagram { to, bytes } => {

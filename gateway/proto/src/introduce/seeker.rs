@@ -5,7 +5,7 @@
 //!
 //! Both sides have to meet at one desk without having agreed on it: desks are taken in the order of their public keys, which
 //! is the same for both. When more are open than are taken, others have their turn after a while, as the two sides may not
-//! be linked to the same ones.
+//! be linked to the same ones. Likewise, of more peers than a desk is told of each has its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -50,6 +50,9 @@ pub(crate) struct Seeker {
     desks: BTreeMap<PeerId, Desk>,
     refreshes: BTreeSet<(Instant, PeerId, PeerId)>,
     stops: Vec<Tell>,
+    /// With more peers than a desk is told of: who is next, and when.
+    next: Option<PeerId>,
+    shift_ends: Option<Instant>,
     /// Desks that had their turn, and when the turn ends.
     turn: usize,
     turn_ends: Option<Instant>,
@@ -70,6 +73,8 @@ impl Seeker {
             desks: BTreeMap::new(),
             refreshes: BTreeSet::new(),
             stops: Vec::new(),
+            next: None,
+            shift_ends: None,
             turn: 0,
             turn_ends: None,
         }
@@ -230,7 +235,8 @@ impl Seeker {
             return None;
         }
         let off = self.desks.values().filter_map(|desk| desk.off_until).min();
-        [self.refreshes.first().map(|(at, ..)| *at), off, self.turn_ends].into_iter().flatten().min()
+        let first = self.refreshes.first().map(|(at, ..)| *at);
+        [first, off, self.turn_ends, self.shift_ends].into_iter().flatten().min()
     }
 
     /// The next to tell of those that are not sought any more.
@@ -250,6 +256,12 @@ impl Seeker {
         }
         if over || self.desks.values().any(|desk| desk.off_until.is_some_and(|until| until <= now)) {
             self.arrange(now);
+        }
+        if self.shift_ends.is_some_and(|end| end <= now) {
+            self.shift(now);
+            if let Some(stop) = self.next_stop() {
+                return Some(stop);
+            }
         }
         let (at, desk, sought) = *self.refreshes.first()?;
         if at > now {
@@ -297,6 +309,39 @@ impl Seeker {
             self.turn_ends = None;
         } else {
             self.turn_ends.get_or_insert(now + TURN);
+        }
+        if self.sought.len() <= WISHES_MAX {
+            self.shift_ends = None;
+        } else {
+            self.shift_ends.get_or_insert(now + TURN);
+        }
+    }
+
+    /// The desks are told of as many others, in the order of the peers, and that those before are sought no more.
+    fn shift(&mut self, now: Instant) {
+        self.shift_ends = None;
+        self.begin_turn(now);
+        if self.shift_ends.is_none() {
+            return;
+        }
+        let is_told = |peer: &PeerId| self.desks.values().any(|desk| desk.told.contains_key(peer));
+        let first = self.next.or_else(|| self.sought.iter().copied().find(|peer| !is_told(peer)));
+        let Some(first) = first else { return };
+        let mut ring = self.sought.range(first..).chain(self.sought.range(..first)).copied();
+        let chosen: BTreeSet<_> = ring.by_ref().take(WISHES_MAX).collect();
+        self.next = ring.next();
+        let taken: Vec<_> = self.taken().collect();
+        for desk in taken {
+            let told: Vec<_> = self.desks.get(&desk).into_iter().flat_map(|desk| desk.told.keys()).copied().collect();
+            for peer in told.into_iter().filter(|peer| !chosen.contains(peer)) {
+                self.unschedule(desk, peer);
+                self.stops.push(Tell { desk, sought: peer, stop: Some(Stop::Dropped) });
+            }
+            for peer in &chosen {
+                if !self.is_sought_at(desk, *peer) {
+                    self.schedule(now, desk, *peer);
+                }
+            }
         }
     }
 
@@ -426,6 +471,33 @@ mod tests {
         );
         seeker.silent(at(32), peer(2));
         assert_eq!(told(&mut seeker, at(91)).iter().filter(|tell| tell.0 == 2).count(), 0, "the pause has doubled");
+    }
+
+    #[test]
+    fn of_more_peers_than_a_desk_is_told_of_all_have_their_turn() {
+        let (mut seeker, start) = (Seeker::default(), Instant::now());
+        seeker.opened(start, peer(1), key(1), false);
+        for sought in 0..1000 {
+            seeker.seek(start, peer(1000 + sought));
+        }
+        let (mut asked, mut live) = (BTreeSet::new(), BTreeSet::new());
+        for second in 0..260 {
+            while let Some(tell) = seeker.run(start + Duration::from_secs(second)) {
+                match tell.stop {
+                    None => live.insert(tell.sought),
+                    Some(_) => live.remove(&tell.sought),
+                };
+                asked.insert(tell.sought);
+                assert!(live.len() <= WISHES_MAX, "what was said is taken back first");
+            }
+        }
+        assert_eq!(asked.len(), 1000);
+        for sought in 0..900 {
+            seeker.found(start, peer(1000 + sought));
+        }
+        let later = start + Duration::from_secs(320);
+        told(&mut seeker, later);
+        assert_eq!((seeker.known_at(peer(1)).filter(|it| it.slot >= 1900).count(), seeker.shift_ends), (100, None));
     }
 
     #[test]

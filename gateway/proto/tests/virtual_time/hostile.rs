@@ -208,7 +208,17 @@ impl Scene {
     }
 
     fn say_introduction(&mut self, by: usize, of: usize, named: Vec<(u8, Vec<u8>)>) -> Result<(), DropReason> {
-        let mut fields = vec![(MEETING, self.meeting([US, of], by)), (DELAY, vec![0; 4]), (NAT, vec![0, 0])];
+        self.say_introduction_behind([0, 0], by, of, named)
+    }
+
+    fn say_introduction_behind(
+        &mut self,
+        nat: [u8; 2],
+        by: usize,
+        of: usize,
+        named: Vec<(u8, Vec<u8>)>,
+    ) -> Result<(), DropReason> {
+        let mut fields = vec![(MEETING, self.meeting([US, of], by)), (DELAY, vec![0; 4]), (NAT, nat.to_vec())];
         fields.extend(named);
         self.say(by, US, INTRODUCTION, &fields)
     }
@@ -278,6 +288,60 @@ fn an_introducer_that_names_ever_other_places_has_a_bounded_share_of_what_we_sen
     }
     let sent = scene.count_at_victims() - begun;
     assert!(sent <= 60 * 160, "{sent} in a minute");
+}
+
+/// Of a NAT that draws ports, and of one that keeps them but lets only known places in.
+const DRAWS: [u8; 2] = [4, 4];
+const KEEPS: [u8; 2] = [2, 4];
+
+#[test]
+fn an_introducer_that_lies_of_nats_brings_about_few_guesses_at_ports() {
+    let mut scene = Scene::with_liar(16);
+    let others: Vec<_> = (0..40).map(|_| scene.net.add_gateway(INTERNET, [192, 0, 2, 99])).collect();
+    for other in &others {
+        scene.acquaint(US, *other, false);
+    }
+    scene.net.run_for(secs(10));
+    // What is named has ports below those that are guessed.
+    let guessed = |scene: &Scene| {
+        let mut by_ip = BTreeMap::new();
+        for (place, sent) in scene.at_victims().iter().filter(|(place, _)| place.port() >= 1024) {
+            *by_ip.entry(place.ip()).or_insert(0) += sent;
+        }
+        by_ip
+    };
+    let mut counts = Vec::new();
+    for minute in 0..3 {
+        for step in 0..600 {
+            let at = minute * 600 + step;
+            let named = vec![candidate(CandidateKind::Stun, victim(at as u32 % 40))];
+            let _ = scene.say_introduction_behind(DRAWS, LIAR, others[at % 40], named);
+            scene.net.run_for(millis(100));
+        }
+        counts.push(guessed(&scene).values().sum::<usize>());
+    }
+    assert!(counts[0] >= 3 * 1024 && counts[0] <= 10 * 1024, "{counts:?}");
+    assert!(counts[2] - counts[1] <= 7 * 1024, "a search in ten seconds: {counts:?}");
+    assert!(guessed(&scene).values().all(|sent| *sent <= 3 * 1024), "three for one peer: {:?}", guessed(&scene));
+}
+
+#[test]
+fn an_introducer_that_lies_of_nats_makes_us_send_to_one_place_seldom() {
+    let mut scene = Scene::with_liar(17);
+    let (now, host) = (scene.net.now, scene.net.gateways[US].endpoint.local_candidates().0.to_vec());
+    let ours = Nat {
+        mapping: landbridge_proto::Behaviour::AddressAndPortDependent,
+        filtering: landbridge_proto::Behaviour::AddressAndPortDependent,
+    };
+    scene.net.gateways[US].endpoint.set_local_candidates(now, &host, ours);
+    for _ in 0..1200 {
+        let named = vec![candidate(CandidateKind::Stun, victim(0))];
+        let _ = scene.say_introduction_behind(KEEPS, LIAR, SOUGHT, named);
+        scene.net.run_for(millis(500));
+    }
+    // Three searches of 256 datagrams, and ordinary initiations all the time.
+    let sent = scene.count_at_victims();
+    assert!((3 * 256..=3 * 256 + 2000).contains(&sent), "{sent} in ten minutes");
 }
 
 #[test]

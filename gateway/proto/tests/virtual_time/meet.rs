@@ -404,6 +404,54 @@ fn where_one_box_draws_ports_and_the_other_keeps_them_the_port_is_searched_for_a
 }
 
 #[test]
+fn without_a_relay_the_port_is_searched_for_once_an_introducer_has_told_what_boxes_there_are() {
+    for (seed, (first, second)) in (30..36).flat_map(|seed| [(seed, (3, 4)), (seed, (4, 3))]) {
+        let mut meeting = Meeting::new(seed, [KINDS[first], KINDS[second]], INTRODUCER);
+        for (at, kind) in [(A, first), (B, second)] {
+            meeting.net.find_out(at, nat_of(KINDS[kind]));
+        }
+        meeting.link();
+        let took = meeting.talk_until(secs(5), |net| is_direct(net, A) && is_direct(net, B)).expect("it is found");
+        assert!(took < secs(1), "{first} {second} {seed}: {took:?}");
+        meeting.talk_until(secs(30), |_| false);
+        assert!(is_direct(&meeting.net, A) && is_direct(&meeting.net, B), "it lasts");
+        assert_eq!((sessions(&meeting.net, A), sessions(&meeting.net, B)), (1, 1), "{first} {second} {seed}");
+    }
+}
+
+#[test]
+fn a_site_that_seeks_several_others_searches_for_the_ports_of_all_of_them() {
+    const OTHERS: usize = 5;
+    let mut net = Net::new(40);
+    for at in 0..=OTHERS {
+        let kind = if at == 0 { SYMMETRIC } else { PORT_RESTRICTED };
+        let realm = net.add_box(INTERNET, [198, 51, 100, at as u8 + 1], kind);
+        net.add_gateway(realm, [10, at as u8, 0, 2]);
+    }
+    let common = net.add_gateway(INTERNET, [192, 0, 2, 1]);
+    net.gateways[common].endpoint.set_nat_config(net.now, INTRODUCER);
+    for at in 0..=OTHERS {
+        net.link(at, common);
+        net.find_candidates(at);
+        net.find_out(at, nat_of(Some(if at == 0 { SYMMETRIC } else { PORT_RESTRICTED })));
+        if at > 0 {
+            net.acquaint(at, 0, PeerConfig::default());
+            net.acquaint(0, at, PeerConfig::default());
+        }
+    }
+    let linked = |net: &Net| (1..=OTHERS).all(|at| net.is_linked(0, at) && net.is_linked(at, 0));
+    for _ in 0..120 {
+        for at in 1..=OTHERS {
+            let peer = net.gateways[at].peer(&net.gateways[0]);
+            let now = net.now;
+            net.gateways[at].send(now, peer, 7);
+        }
+        net.run_for(secs(1));
+    }
+    assert!(linked(&net), "all of them within two minutes");
+}
+
+#[test]
 fn two_boxes_that_both_draw_ports_are_not_searched_and_stay_relayed() {
     let mut meeting = Meeting::new(13, [Some(SYMMETRIC); 2], BOTH);
     for at in [A, B] {

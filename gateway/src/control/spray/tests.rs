@@ -125,11 +125,37 @@ fn a_search_that_heard_nobody_leaves_nothing() {
     driver.begin_spray(PEER, remote, 4, now);
     driver.begin_spray(OTHER, remote, 4, now);
     assert!(driver.sprays.socket(Some(PEER), remote, SPRAY_SLOT + 3).is_some());
+    driver.end_spray(OTHER, None);
+    assert!(driver.sprays.due().is_some(), "the other one's search goes on");
     driver.end_spray(OTHER, Some(SPRAY_SLOT));
-    assert!(driver.sprays.due().is_some(), "who has no search ends none");
+    assert!(driver.ports.is_empty(), "who has no search ends none");
     driver.run_sprays(now + LASTS);
     assert_eq!((driver.sprays.due(), driver.sprays.slot_of(PEER, remote)), (None, 0));
     assert!(driver.ports.is_empty() && link.commands.is_empty());
+}
+
+#[test]
+fn searches_at_the_same_time_share_the_sockets_and_each_keeps_its_own() {
+    let (mut driver, link, far) = lab();
+    let other = UdpSocket::bind("127.0.0.1:0").expect("loopback has room");
+    let places = [far.local_addr().expect("it is bound"), other.local_addr().expect("it is bound")];
+    let now = Instant::now();
+    driver.begin_spray(PEER, places[0], 4, now);
+    driver.begin_spray(OTHER, places[1], 4, now);
+    let ports: Vec<_> = (0..4).filter_map(|i| send(&driver, &far, SPRAY_SLOT + i)).collect();
+    assert_eq!(ports.len(), 4);
+    // A response names no peer: its place does.
+    driver.sprays.note_answered(places[1], SPRAY_SLOT + 2);
+    report(&mut driver, &link, PEER, places[0], SPRAY_SLOT + 1);
+    driver.end_spray(OTHER, None);
+    assert!(driver.sprays.due().is_some());
+    driver.end_spray(PEER, None);
+    assert_eq!((driver.sprays.slot_of(OTHER, places[1]), driver.sprays.slot_of(PEER, places[0])), (1, 2));
+    assert_eq!(driver.ports.iter().map(ControlSocket::port).collect::<Vec<_>>(), [ports[2], ports[1]]);
+    for n in 0..20 {
+        driver.begin_spray(PeerId { slot: 10 + n, generation: 1 }, places[0], 1, now);
+    }
+    assert_eq!(driver.sprays.running.as_ref().map(|search| search.parties.len()), Some(PARTIES_MAX));
 }
 
 #[test]

@@ -18,10 +18,9 @@ pub(crate) const PORT: u16 = 51820;
 /// The sockets of a search for a NAT's port have these ports, one after the other.
 const SPRAY_PORT: u16 = 40_000;
 
-/// A search for a NAT's port.
+/// A search for a peer's port.
 #[derive(Debug, Clone, Copy)]
 struct Search {
-    peer: PeerId,
     remote: SocketAddr,
     heard: Option<u16>,
 }
@@ -58,7 +57,8 @@ pub(crate) struct Gateway {
     pub(crate) sent: Vec<(Instant, u8, SocketAddr)>,
     pub(crate) drops: Vec<DropReason>,
     pub(crate) forwarder: Forwarder,
-    search: Option<Search>,
+    /// All of them have the same sockets.
+    searches: BTreeMap<PeerId, Search>,
     outbox: Vec<Sent>,
 }
 
@@ -82,7 +82,7 @@ impl Gateway {
             sent: Vec::new(),
             drops: Vec::new(),
             forwarder: Forwarder::default(),
-            search: None,
+            searches: BTreeMap::new(),
             outbox: Vec::new(),
         }
     }
@@ -142,7 +142,7 @@ impl Gateway {
 
     /// The port that datagrams to a place leave from.
     fn port_to(&self, peer: PeerId, remote: SocketAddr, slot: u16) -> u16 {
-        let found = self.search.filter(|search| (search.peer, search.remote) == (peer, remote));
+        let found = self.searches.get(&peer).filter(|search| search.remote == remote);
         match (slot, found.and_then(|search| search.heard)) {
             (SPRAY_SLOT.., _) => SPRAY_PORT + slot - SPRAY_SLOT,
             (0, Some(heard)) => heard,
@@ -205,8 +205,14 @@ impl Gateway {
             },
             Event::RelayBound { allocation, end, remote, .. } => self.forwarder.bind(allocation, end, remote),
             Event::RelayFreed { allocation } => self.forwarder.free(allocation),
-            Event::SprayWanted { peer, remote, .. } => self.search = Some(Search { peer, remote, heard: None }),
-            Event::SprayEnded { .. } => self.search = self.search.filter(|search| search.heard.is_some()),
+            Event::SprayWanted { peer, remote, .. } => {
+                self.searches.insert(peer, Search { remote, heard: None });
+            }
+            Event::SprayEnded { peer, .. } => {
+                if self.searches.get(&peer).is_some_and(|search| search.heard.is_none()) {
+                    self.searches.remove(&peer);
+                }
+            }
             _ => {}
         }
     }
@@ -227,8 +233,15 @@ impl Gateway {
         if bytes[0] == 4 {
             return self.open(now, from, to, bytes);
         }
-        if let Err(reason) = self.endpoint.handle_datagram(now, wall, from, Some(to.ip()), bytes) {
-            self.drops.push(reason);
+        let slot = to.port().checked_sub(SPRAY_PORT).filter(|at| *at < SPRAY_SLOT).map_or(0, |at| SPRAY_SLOT + at);
+        match self.endpoint.handle_datagram_at(now, wall, (from, Some(to.ip()), slot), bytes) {
+            Ok(()) if slot >= SPRAY_SLOT && bytes[0] == 2 => {
+                for search in self.searches.values_mut().filter(|search| search.remote == from) {
+                    search.heard.get_or_insert(to.port());
+                }
+            }
+            Ok(()) => {}
+            Err(reason) => self.drops.push(reason),
         }
     }
 
@@ -259,9 +272,9 @@ impl Gateway {
             return self.drops.push(DropReason::Replayed);
         }
         let peer = session.peer;
-        if let Some(search) = &mut self.search
+        if let Some(search) = self.searches.get_mut(&peer)
             && to.port() != PORT
-            && (search.peer, search.remote) == (peer, from)
+            && search.remote == from
         {
             search.heard.get_or_insert(to.port());
         }
