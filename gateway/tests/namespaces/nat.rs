@@ -6,9 +6,10 @@ use std::time::Duration;
 use landbridge::lab::nat::change::leave_and_return;
 use landbridge::lab::nat::coming_up::{ComingUp, Patience, come_up};
 use landbridge::lab::nat::port_mapper::Protocols;
-use landbridge::lab::nat::scene::{Options, Scene};
+use landbridge::lab::nat::scene::{Member, Options, Scene};
 use landbridge::lab::nat::{Access, Kind};
 use landbridge::lab::stop::Stop;
+use landbridge::lab::tcp;
 
 use crate::lab::Lab;
 
@@ -76,6 +77,23 @@ fn a_symmetric_nat_whose_router_maps_a_port_is_reached_by_it() {
     };
     let (scene, seen) = comes_up(options, PATIENCE);
     assert!(seen.direct.is_some(), "{:?}\n{}", seen.peers.each_ref().map(|peer| &peer.paths), scene.logs());
+}
+
+#[test]
+fn without_a_relay_the_port_of_a_symmetric_nat_is_searched_for_by_initiations() {
+    let Some(lab) = Lab::open() else { return };
+    let options = Options { relay: false, ..lab.scene([Kind::Symmetric, Kind::PortRestricted]) };
+    // One search in fifty fails, and is made again half a minute later, when both are introduced again.
+    let (scene, seen) = comes_up(options, Patience { direct: Duration::from_secs(80), per_second: 20 });
+    assert!(seen.direct.is_some(), "{:?}\n{}", seen.peers.each_ref().map(|peer| &peer.paths), scene.logs());
+    let stop = Stop::default();
+    let moved = tcp::measure(scene.path(), 1, Duration::from_secs(2), &stop, || {}, |_| {}).expect("a connection");
+    assert!(moved.bits_per_second > 1e6, "{} bit/s by the port that was found", moved.bits_per_second);
+    for at in [0, 1] {
+        let peer = scene.peer(Member::Site(at), Member::Site(1 - at)).expect("a status");
+        let tier = peer.paths.in_use.and_then(|path| path.tier);
+        assert_eq!(tier.as_deref(), Some("direct"), "{}", scene.logs());
+    }
 }
 
 #[test]

@@ -209,9 +209,7 @@ impl Gateway {
                 self.searches.insert(peer, Search { remote, heard: None });
             }
             Event::SprayEnded { peer, .. } => {
-                if self.searches.get(&peer).is_some_and(|search| search.heard.is_none()) {
-                    self.searches.remove(&peer);
-                }
+                self.searches.retain(|of, search| *of != peer || search.heard.is_some());
             }
             _ => {}
         }
