@@ -273,6 +273,7 @@ mod tests {
             eprintln!("skipped: network namespaces need root");
             return;
         }
+        survive_signals().expect("a handler");
         let [near, far] =
             ["near", "far"].map(|role| Namespace::new("landbridge-roles-test", role).expect("namespaces"));
         let (one, other) = links::veth((&near, "near0"), (&far, "far0"), 1, 1500).expect("a wire");
