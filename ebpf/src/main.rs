@@ -31,7 +31,7 @@ use aya_ebpf::bindings::xdp_action;
 use aya_ebpf::helpers::generated;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use landbridge_ebpf_common::{Config, Interface, QUEUES_PER_INTERFACE, ROLE_LAN, ROLE_WAN, Verdict};
+use landbridge_ebpf_common::{Config, Interface, PACKET_LEN_MAX, QUEUES_PER_INTERFACE, ROLE_LAN, ROLE_WAN, Verdict};
 
 use crate::parse::{Cursor, V4, V6, udp};
 
@@ -134,7 +134,9 @@ fn select<const LONG: bool>(
     config: &Config,
 ) -> Result<Verdict, Verdict> {
     let frame = parse::frame(Cursor::new(ctx.data(), ctx.data_end()))?;
-    let whole = if LONG { Some(frame_len(ctx).saturating_sub(frame.header_len)) } else { None };
+    // Sockets that take no more than a buffer holds may not take several either: before Linux 6.6 such frames are lost there.
+    let several = LONG && config.packet_len_max > PACKET_LEN_MAX;
+    let whole = if several { Some(frame_len(ctx).saturating_sub(frame.header_len)) } else { None };
     match frame.kind {
         parse::IPV4 => {
             let packet = V4::parse(frame.body, whole)?;

@@ -87,7 +87,8 @@ pub struct Config {
     pub enabled: u32,
     /// Our UDP port, in network order.
     pub port: [u8; 2],
-    /// Bytes of the longest IP packet that is taken: the kernel drops what does not fit a frame of packet memory.
+    /// Bytes of the longest IP packet that is taken: the kernel drops what does not fit a frame of packet memory. Beyond
+    /// [`PACKET_LEN_MAX`] the sockets take frames in several buffers.
     pub packet_len_max: u16,
     /// Bytes of the longest IP packet that the tunnel carries: what is longer, the kernel answers.
     pub tunnel_mtu: u32,

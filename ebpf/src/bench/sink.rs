@@ -65,9 +65,10 @@ fn parse(data: usize, end: usize, sink: &Sink) -> Option<Stamped> {
     let head = words::<27>(data, end)?;
     match u16::from_be(head[6]) {
         // Version 4 without options, not a fragment, UDP.
-        0x0800 if head[7].to_ne_bytes()[0] == 0x45
-            && u16::from_be(head[10]) & 0x3fff == 0
-            && head[11].to_ne_bytes()[1] == 17 =>
+        0x0800
+            if head[7].to_ne_bytes()[0] == 0x45
+                && u16::from_be(head[10]) & 0x3fff == 0
+                && head[11].to_ne_bytes()[1] == 17 =>
         {
             stamp::<UDP_AT_V4>(data, end, sink, u32::from(u16::from_be(head[8])))
         }
