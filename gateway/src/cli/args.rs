@@ -176,6 +176,9 @@ pub struct Backends {
     /// Have the interface compute UDP checksums over IPv6: auto, on or off
     #[arg(long, value_name = "WHERE", env = "LANDBRIDGE_CHECKSUM_OFFLOAD", value_parser = parser(values::checksum_offload))]
     pub checksum_offload: Option<ChecksumOffload>,
+    /// Never let a packet take several frames of a ring
+    #[arg(long, env = "LANDBRIDGE_ONE_BUFFER", value_parser = clap::builder::FalseyValueParser::new())]
+    pub one_buffer: bool,
     /// The side towards the site: auto, tun or xdp
     #[arg(long, value_name = "BACKEND", env = "LANDBRIDGE_LAN", value_parser = parser(values::lan_backend))]
     pub lan: Option<LanBackend>,

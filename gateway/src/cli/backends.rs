@@ -20,6 +20,7 @@ pub(super) fn apply(backends: &Backends, settings: &mut Settings) {
     if let Some(offload) = backends.checksum_offload {
         settings.wan.checksum_offload = offload;
     }
+    settings.wan.one_buffer |= backends.one_buffer;
     if let Some(backend) = backends.lan {
         settings.lan.backend = backend;
     }

@@ -139,8 +139,7 @@ impl Choices {
     /// Loads the XDP program: in its form for frames in several buffers where an interface's MTU asks for it and the kernel
     /// has that (Linux 5.18), else in its plain one.
     fn load(&mut self, settings: &Settings) -> Result<Steer, SteerError> {
-        let needed = self.ringed().any(|interface| interface.mtu > sizes::ONE_BUFFER_MTU);
-        if settings.wan.one_buffer || !needed {
+        if settings.wan.one_buffer || !self.long_packets() {
             self.one_buffer = Some("configured".to_owned()).filter(|_| settings.wan.one_buffer);
             return Steer::load();
         }
@@ -191,6 +190,11 @@ impl Choices {
     /// The interfaces with rings.
     fn ringed(&self) -> impl Iterator<Item = &Interface> {
         self.wan.interfaces.iter().chain(self.lan.ports.iter().map(|port| &port.ringed))
+    }
+
+    /// Whether rings are bound so that a packet may take several frames. The tunnel's MTU may then be raised later on.
+    fn long_packets(&self) -> bool {
+        self.one_buffer.is_none() && self.ringed().any(|interface| interface.mtu > sizes::ONE_BUFFER_MTU)
     }
 
     /// The name of an interface with rings.
@@ -328,7 +332,7 @@ pub(super) fn lane_configs(
     queues: Vec<TunQueue>,
     offloads: Offloads,
 ) -> Vec<LaneConfig> {
-    let frame_size = if mtu > SMALL_MTU_MAX { 4096 } else { SMALL_FRAME };
+    let frame_size = if mtu > SMALL_MTU_MAX || choices.long_packets() { 4096 } else { SMALL_FRAME };
     let (wan_rings, lan_rings) = choices.rings(settings, frame_size);
     let entries = sizes::ring_entries(settings.wan.ring, wan_rings.len(), lan_rings.len(), frame_size);
     let (mut sockets, mut queues) = (sockets.into_iter(), queues.into_iter());
@@ -357,8 +361,7 @@ pub(super) fn lane_configs(
     for config in &mut configs {
         let rings = config.wan_rings.len() + config.lan_rings.len();
         config.frames = sizes::frames(settings.frames_per_lane, rings, entries);
-        let multi_buffer = config.wan_rings.iter().chain(&config.lan_rings).any(|ring| ring.multi_buffer);
-        if multi_buffer || frame_size != SMALL_FRAME {
+        if frame_size != SMALL_FRAME {
             config.jumbo_frames = JUMBO_FRAMES_OF_LONG;
         }
     }

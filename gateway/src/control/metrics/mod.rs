@@ -221,6 +221,7 @@ fn backends(families: &mut Families, status: &Status) {
                     ("driver", interface.driver.as_deref().unwrap_or("")),
                     ("xdp_mode", &interface.xdp_mode),
                     ("copy_mode", &interface.copy_mode),
+                    ("multi_buffer", if interface.multi_buffer { "yes" } else { "no" }),
                 ],
                 1.0,
             );
