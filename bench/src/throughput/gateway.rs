@@ -55,6 +55,12 @@ pub(crate) struct Backends {
     pub(crate) lanes: Option<u16>,
     /// Whether stages are measured.
     pub(crate) stages: bool,
+    /// The tunnel's MTU, where it is another one than usual.
+    #[serde(skip)]
+    pub(crate) mtu: Option<u32>,
+    /// Whether no packet may take several frames of a ring.
+    #[serde(skip)]
+    pub(crate) one_buffer: bool,
 }
 
 /// One of the two.
@@ -64,6 +70,7 @@ pub(crate) struct Gateway {
     kind: Kind,
     process: Option<Process>,
     wg: Option<PathBuf>,
+    mtu: u32,
 }
 
 /// Both, or none where the kernel routes plainly.
@@ -141,7 +148,7 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let interface = format!("{PREFIX}{}{}", std::process::id(), side.letter());
         let (kind, namespace) = (implementation.kind, topology.gateway(side));
-        let mut gateway = Self { interface, kind, process: None, wg: None };
+        let mut gateway = Self { interface, kind, process: None, wg: None, mtu: backends.mtu.unwrap_or(MTU) };
         let program = implementation.program.clone().context("an implementation without a program")?;
         if kind == Kind::Kernel {
             links::wireguard(namespace, &gateway.interface)?;
@@ -184,7 +191,7 @@ impl Gateway {
                 uapi::set(&self.socket(), &setup).with_context(|| format!("{} on {}", self.name(), self.interface))?;
             }
         }
-        links::set_mtu(namespace, &self.interface, MTU)?;
+        links::set_mtu(namespace, &self.interface, self.mtu)?;
         links::up(namespace, &self.interface)?;
         setup.allowed.iter().try_for_each(|net| links::route_into(namespace, *net, &self.interface))
     }
@@ -270,6 +277,7 @@ impl Backends {
         add("--crypto", self.crypto.map(str::to_owned));
         add("--lanes", self.lanes.map(|lanes| lanes.to_string()));
         add("--stages", self.stages.then(|| STAGES_EVERY.to_owned()));
+        arguments.extend(self.one_buffer.then(|| "--one-buffer".to_owned()));
         arguments
     }
 }
@@ -346,8 +354,14 @@ mod tests {
 
     #[test]
     fn backends_become_options_that_name_the_interfaces_of_the_topology() {
-        let backends =
-            Backends { wan: Some("xdp"), lan: Some("tun"), crypto: Some("ring"), lanes: Some(2), stages: true };
+        let backends = Backends {
+            wan: Some("xdp"),
+            lan: Some("tun"),
+            crypto: Some("ring"),
+            lanes: Some(2),
+            stages: true,
+            ..Backends::default()
+        };
         let text = backends.arguments().join(" ");
         for part in ["--wan xdp", "--wan-interface wan", "--lan tun", "--crypto ring", "--lanes 2", "--stages 61"] {
             assert!(text.contains(part), "{part} is missing in {text}");

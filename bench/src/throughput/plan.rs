@@ -292,7 +292,14 @@ fn landbridge(
     Configuration {
         name: format!("{} {wan}/{lan}{engine}", ours.name),
         implementation: ours.clone(),
-        backends: Backends { wan: Some(wan), lan: Some(lan), crypto, lanes: wishes.lanes, stages: wishes.stages },
+        backends: Backends {
+            wan: Some(wan),
+            lan: Some(lan),
+            crypto,
+            lanes: wishes.lanes,
+            stages: wishes.stages,
+            ..Backends::default()
+        },
         // AF_XDP on the lan side sees what the hosts hand to their wire: whole super-packets, if they may.
         host_offloads: lan != "xdp",
         twin_of: None,

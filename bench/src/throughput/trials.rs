@@ -63,7 +63,16 @@ pub(crate) struct Arguments {
     /// Their lanes, of Landbridge's
     #[arg(long, value_name = "N", requires = "implementation")]
     lanes: Option<u16>,
+    /// MTU of the link between the gateways; tunnel and lan have 80 bytes less
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1380..=65_535))]
+    mtu: Option<u32>,
+    /// No packet takes several frames of a ring, of Landbridge's
+    #[arg(long, requires = "implementation")]
+    one_buffer: bool,
 }
+
+/// What sealing and outer headers add to a packet at most.
+const SEALED_MORE: u32 = 80;
 
 /// How the names of its namespaces begin.
 const PREFIX: &str = "landbridge-trials";
@@ -78,7 +87,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let stop = Stop::on_signals()?;
     let duration = Duration::try_from_secs_f64(arguments.seconds)?;
     let logs = tempfile::tempdir().context("no directory for logs")?;
-    let topology = Topology::build(PREFIX, &TopologySpec { outside: arguments.outside, ..TopologySpec::default() })?;
+    let usual = TopologySpec { outside: arguments.outside, ..TopologySpec::default() };
+    let spec = arguments.mtu.map_or(usual, |mtu| TopologySpec { wan_mtu: mtu, lan_mtu: mtu - SEALED_MORE, ..usual });
+    let topology = Topology::build(PREFIX, &spec)?;
     let gateways = match &arguments.implementation {
         None => {
             topology.route_plainly()?;
@@ -118,7 +129,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
 fn backends(arguments: &Arguments) -> Backends {
     // The words are those of the parser: a few, for the life of the program.
     let word = |word: &Option<String>| word.as_deref().and_then(|word| WORDS.into_iter().find(|known| *known == word));
-    Backends { wan: word(&arguments.wan), lan: word(&arguments.lan), lanes: arguments.lanes, ..Backends::default() }
+    Backends {
+        wan: word(&arguments.wan),
+        lan: word(&arguments.lan),
+        lanes: arguments.lanes,
+        mtu: arguments.mtu.map(|mtu| mtu - SEALED_MORE),
+        one_buffer: arguments.one_buffer,
+        ..Backends::default()
+    }
 }
 
 const WORDS: [&str; 4] = ["auto", "udp", "xdp", "tun"];
