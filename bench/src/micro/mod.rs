@@ -11,6 +11,7 @@ pub(crate) mod site;
 mod stealing;
 mod steer;
 mod tables;
+mod ways;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -58,8 +59,15 @@ struct Report {
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let groups =
-        [aead::cases(), hot_path::cases(), stealing::cases()?, tables::cases(), offload::cases()?, steer::cases()?];
+    let groups = [
+        aead::cases(),
+        hot_path::cases(),
+        ways::cases(),
+        stealing::cases()?,
+        tables::cases(),
+        offload::cases()?,
+        steer::cases()?,
+    ];
     let cases: Vec<Case> = groups.into_iter().flatten().collect();
     let cases = match &arguments.filter {
         Some(text) => filtered(cases, text),

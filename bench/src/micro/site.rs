@@ -55,6 +55,17 @@ impl Site {
         Ok(Self { lane: Lane::alone(wan, lan, pool, published, link), offered: 0 })
     }
 
+    /// Site 1 with one peer, of whom this is said beside what is said of every peer.
+    pub(crate) fn dressed(dress: &dyn Fn(&mut PeerEntry)) -> anyhow::Result<Self> {
+        let mut tables = tables(1, 1);
+        let mut entry = PeerEntry::clone(tables.peers.at(0).context("there is a peer")?);
+        dress(&mut entry);
+        tables.peers.set(0, Some(Arc::new(entry)));
+        let (wan, lan, pool, link) = member(1)?;
+        let published = Arc::new(ArcSwap::from_pointee(tables));
+        Ok(Self { lane: Lane::alone(wan, lan, pool, published, link), offered: 0 })
+    }
+
     /// Site 1 or 2 with one peer, and lanes that may help it.
     pub(crate) fn in_crew(number: u8, lanes: u32) -> anyhow::Result<(Self, Vec<Neighbour>)> {
         let published = Arc::new(ArcSwap::from_pointee(tables(number, 1)));
@@ -72,6 +83,15 @@ impl Site {
     /// Packets of `len` bytes to these addresses arrive on the lan side.
     pub(crate) fn offer_to(&mut self, len: usize, destinations: impl Iterator<Item = Ipv4Addr>) {
         self.offer_between(len, destinations.map(|destination| (host(1, 0, 5), destination)));
+    }
+
+    /// Packets of `len` bytes of these flows to the first peer arrive on the lan side.
+    pub(crate) fn offer_flows(&mut self, len: usize, flows: impl Iterator<Item = u32>) {
+        for flow in flows {
+            // Behind the IP header a flow has its ports, and every other packet its number.
+            self.offered = flow;
+            self.offer(len, std::iter::once(0));
+        }
     }
 
     fn offer_between(&mut self, len: usize, ways: impl Iterator<Item = (Ipv4Addr, Ipv4Addr)>) {
