@@ -71,7 +71,7 @@ pub struct Settings {
     pub relay: RelaySettings,
     /// How many lanes; `None` picks by cores and queues.
     pub lanes: Option<usize>,
-    /// Whether each lane keeps to one core; `None`: where cores remain for everything else.
+    /// Whether each lane keeps to one core; `None`: where cores remain for everything else, and with rings on the lan.
     pub pin: Option<bool>,
     /// What seals and opens packets.
     pub crypto: Crypto,

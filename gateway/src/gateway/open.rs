@@ -215,11 +215,10 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// At most `queues` lanes can have rings, where there are rings.
-    fn new(settings: &Settings, queues: Option<usize>, inherits_tun: bool) -> Self {
+    fn new(settings: &Settings, choices: &Choices, inherits_tun: bool) -> Self {
         let cpus = cpus();
         let count = settings.lanes.unwrap_or_else(|| cpus.len().min(LANES_MAX)).max(1);
-        let busy = match (inherits_tun, queues) {
+        let busy = match (inherits_tun, choices.queues(settings)) {
             // A descriptor handed over is one queue of the tunnel interface, and every lane with I/O needs one.
             (true, _) => 1,
             (false, None) => count,
@@ -227,7 +226,9 @@ impl Crew {
         };
         // A pinned lane cannot leave its core to what else has to run there: the card's interrupts, another gateway, the
         // programs whose packets these are. Where every core has a lane, that would leave other cores idle meanwhile.
-        let pinned = settings.pin.unwrap_or(count < cpus.len());
+        // Behind rings on the lan are hosts that wait for nobody: there it counts more that a lane stays where its
+        // queue's packets come in, and is not moved behind another one while its rings run over.
+        let pinned = settings.pin.unwrap_or(count < cpus.len() || !choices.lan.ports.is_empty());
         Self { count, busy, cpus, pinned }
     }
 }
@@ -257,7 +258,7 @@ impl Opened {
     ) -> anyhow::Result<Self> {
         let name = settings.interface.as_str();
         let made_here = options.tun_fd.is_none();
-        let crew = Crew::new(settings, choices.queues(settings), !made_here);
+        let crew = Crew::new(settings, choices, !made_here);
         let sockets = Sockets::open(settings.listen_port, crew.busy, fwmark)?;
         let lane_sockets =
             sockets.lanes.iter().map(std::net::UdpSocket::try_clone).collect::<std::io::Result<Vec<_>>>()?;
