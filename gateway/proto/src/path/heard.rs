@@ -156,7 +156,8 @@ impl Paths {
         } else if is_data {
             // As good as an answer. Probes of the peer are not: they say nothing of the way there.
             pair.relieve(now);
-            (pair.due, self.unheard) = (None, None);
+            pair.wait_for_more(now);
+            self.unheard = None;
         }
         if pair.proven.is_none() && self.allows(self.pairs[current].kind) {
             self.check_again(now, current, Via::Data);

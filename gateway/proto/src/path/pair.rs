@@ -24,6 +24,8 @@ const RETURN_LATER: Duration = Duration::from_secs(60);
 const RETURN_PART: u32 = 6;
 /// Between the first measurements of a path.
 const MEASURE_EVERY: Duration = Duration::from_millis(200);
+/// The same where packets of the peer came before the answer.
+const MEASURE_LATER: Duration = Duration::from_secs(1);
 /// Answers that make a round trip worth comparing, and those in a row that a path needs which was left lately.
 pub(super) const ANSWERS: u32 = 3;
 /// A path that has not been left for so long is as good as one that never was.
@@ -220,6 +222,11 @@ impl Pair {
             self.relieved = Some(now);
             self.doubt_again = Some(now + DOUBT_SPACING * 2_u32.pow(self.doubts.min(DOUBT_DOUBLINGS)));
         }
+    }
+
+    /// No answer is waited for any more. Without enough of them it is asked again later, as nothing else would do it.
+    pub(super) fn wait_for_more(&mut self, now: Instant) {
+        self.due = (self.answers < ANSWERS).then(|| now + MEASURE_LATER);
     }
 
     /// How often it was doubted for nothing of late.

@@ -165,9 +165,10 @@ impl Paths {
         self.watch.look_due
     }
 
-    /// Whether it was probed of late, as nothing came by it.
+    /// Whether it was probed of late, as nothing came by it. One that is not looked at rests: nobody would ask again.
     pub(crate) fn is_probed(&self, now: Instant) -> bool {
-        self.watch.probed.is_some_and(|probed| now.saturating_duration_since(probed) < PROBED_LATELY)
+        self.look_due().is_some()
+            && self.watch.probed.is_some_and(|probed| now.saturating_duration_since(probed) < PROBED_LATELY)
     }
 
     /// Whether the peer may have lost us, or we the peer: whoever leads to us is to hear of us at once.

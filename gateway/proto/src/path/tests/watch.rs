@@ -179,3 +179,40 @@ fn what_the_peer_asks_says_nothing_of_the_way_to_it() {
         assert!(lab.now - cut < ms(1000), "it is still in use");
     }
 }
+
+#[test]
+fn a_path_with_few_answers_is_watched_all_the_same_when_packets_come_in_place_of_one() {
+    let mut lab = Lab::relayed(&[(CandidateKind::Host, THERE)]);
+    lab.lead(THERE, 20);
+    lab.returns = false;
+    while lab.tier() != Some(Tier::Direct) {
+        lab.run_for(ms(1));
+    }
+    // Of the first probes by it one is lost, and a packet of the peer comes meanwhile.
+    lab.block(THERE);
+    lab.answers.clear();
+    while lab.paths.pairs.iter().all(|pair| pair.remote != place(THERE) || pair.unanswered == 0) {
+        lab.run_for(ms(1));
+    }
+    lab.counts[0] += 1;
+    let (now, counts) = (lab.now, lab.counts);
+    lab.paths.traffic(now, Some(now), Some(now), |place| counts[place]);
+    lab.run_for(Duration::from_secs(3));
+    assert_eq!(lab.tier(), Some(Tier::Relayed), "it is dead and still in use");
+}
+
+#[test]
+fn a_link_that_rests_is_none_of_those_that_are_probed() {
+    let mut lab = Lab::relayed(&[(CandidateKind::Host, THERE)]);
+    lab.lead(THERE, 20);
+    lab.returns = false;
+    lab.run_for(Duration::from_secs(5));
+    assert!(lab.paths.is_probed(lab.now));
+    // The last look is the last time that anybody asks.
+    lab.traffic = false;
+    lab.paths.active = None;
+    while lab.paths.look_due().is_some() {
+        lab.run_for(ms(5));
+    }
+    assert!(!lab.paths.is_probed(lab.now));
+}
