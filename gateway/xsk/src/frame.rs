@@ -186,6 +186,15 @@ impl Frame {
         true
     }
 
+    /// Says in front of the data that nothing is asked of the device, where there is room for a request.
+    #[inline]
+    pub(crate) fn ask_nothing(&mut self) {
+        if let Some(room) = self.prepend(tx_metadata::LEN) {
+            tx_metadata::write_nothing(room);
+            self.advance(tx_metadata::LEN);
+        }
+    }
+
     /// Whether the device is asked for a checksum.
     #[inline]
     pub(crate) fn asks_checksum(&self) -> bool {

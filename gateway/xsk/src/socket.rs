@@ -233,9 +233,12 @@ impl Xsk {
 
     /// Gives a frame to the transmit ring, which has room for it.
     #[inline]
-    fn push(&mut self, frame: Frame, options: u32) {
+    fn push(&mut self, mut frame: Frame, options: u32) {
         let len = frame.len() as u32;
         let options = if frame.asks_checksum() { options | libc::XDP_TX_METADATA } else { options };
+        if self.bound.tx_metadata && !frame.asks_checksum() {
+            frame.ask_nothing();
+        }
         let (slot, start) = frame.lend(KernelTag::transmit(self.number));
         let addr = u64::from(slot) * u64::from(self.control.frame_size()) + u64::from(start);
         let pushed = self.rings.transmit.push(xdp_desc { addr, len, options });

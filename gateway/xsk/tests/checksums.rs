@@ -216,3 +216,33 @@ fn requests_that_cannot_be_heard_are_refused_or_dropped_and_counted() {
         deaf.close(&mut pool);
     });
 }
+
+#[test]
+fn what_a_former_packet_left_in_front_of_a_frame_that_asks_for_nothing_is_no_request() {
+    in_namespace(|| {
+        wire();
+        let (mut socket, _memory, mut pool) = open("lbx0", ON);
+        // As if a packet had lain there that looks like a request to send it in a hundred years.
+        let left = [[4, 0, 0, 0, 0, 0, 0, 0], [0xee; 8], [0x2b; 8]].concat();
+        let mut frame = datagram(&mut pool, b"asks for nothing");
+        let (headroom, sent) = (frame.headroom(), frame.data().to_vec());
+        frame.prepend(tx_metadata::LEN).unwrap().copy_from_slice(&left);
+        frame.advance(tx_metadata::LEN);
+        send(&mut socket, &mut pool, frame);
+        let deadline = Instant::now() + Duration::from_secs(3);
+        while socket.transmitting() > 0 {
+            assert!(Instant::now() < deadline, "it was not sent");
+            socket.flush(&mut pool).unwrap();
+        }
+        // The frame that came home last is the first to leave.
+        let mut frame = pool.take().unwrap();
+        frame.reset(headroom);
+        frame.append(sent.len()).unwrap();
+        assert_eq!(frame.data(), sent, "another frame, or the packet was changed");
+        assert_eq!(frame.prepend(tx_metadata::LEN).unwrap()[..8], [0; 8]);
+        drop(frame);
+        assert_eq!(socket.unsendable(), 0);
+        socket.close(&mut pool);
+        assert_eq!(pool.free(), (64, 0));
+    });
+}
