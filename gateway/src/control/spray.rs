@@ -174,7 +174,8 @@ impl<N: Network> Driver<N> {
         let Some(search) = &mut self.sprays.running else { return };
         let Some(at) = search.parties.iter().position(|party| party.peer == peer) else { return };
         let Party { remote, heard, .. } = search.parties.swap_remove(at);
-        let place = keep.and_then(|slot| slot.checked_sub(SPRAY_SLOT)).or(heard).map(usize::from);
+        // What a session vouches for goes before where its handshake came.
+        let place = heard.or(keep.and_then(|slot| slot.checked_sub(SPRAY_SLOT))).map(usize::from);
         let socket = place.and_then(|place| search.sockets.get(place)?.again().ok());
         if search.parties.is_empty() {
             self.sprays.running = None;

@@ -130,6 +130,7 @@ impl Endpoint {
         self.start_session(id, now, Role::Responder, local_index, remote_index, &keys);
         self.note_handshake_sent(id, now, RESPONSE_LEN);
         self.note_answer(now, id, mac1, local_index, message.as_bytes());
+        self.spray_hit(id, way.slot);
         self.enqueue(Outgoing::datagram(Some(id), way, message.as_bytes()))
     }
 
@@ -154,6 +155,7 @@ impl Endpoint {
         self.indices.promote(local_index);
         self.note_received(id, now, RESPONSE_LEN);
         self.heard_at(id, now, (way.remote, way.local), Via::Response);
+        self.spray_hit(id, way.slot);
         let remote_index = ReceiverIndex(message.sender.get());
         self.start_session(id, now, Role::Initiator, local_index, remote_index, &keys);
         // The peer seals nothing with the session before it has seen us use it.

@@ -61,6 +61,8 @@ pub(super) struct Sprays {
     /// Those that have not sent everything: the first one has its turn.
     turns: VecDeque<PeerId>,
     planned: BTreeMap<PeerId, Plan>,
+    /// The socket that a handshake came to.
+    hit: BTreeMap<PeerId, u16>,
     used: BTreeMap<PeerId, Instant>,
     /// Of searches on the word of introducers, whoever is sought.
     blind: Share,
@@ -186,13 +188,21 @@ impl Endpoint {
         }
     }
 
+    /// A handshake with a peer came to a socket of ours: should it be the session's, that one is to stay.
+    pub(super) fn spray_hit(&mut self, id: PeerId, slot: u16) {
+        if slot >= SPRAY_SLOT && self.sprays.running.contains_key(&id) {
+            self.sprays.hit.entry(id).or_insert(slot);
+        }
+    }
+
     /// There is a direct path, or nothing to search for.
     pub(super) fn end_spray(&mut self, id: PeerId) {
         self.timers.stop(id.slot, Timer::Spray);
         self.sprays.planned.remove(&id);
         self.sprays.turns.retain(|waiting| *waiting != id);
+        let keep = self.sprays.hit.remove(&id);
         if let Some((_, Spray::Opens { .. })) = self.sprays.running.remove(&id) {
-            self.events.push_back(Event::SprayEnded { peer: id, keep: None });
+            self.events.push_back(Event::SprayEnded { peer: id, keep });
         }
     }
 
