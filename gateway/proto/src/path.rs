@@ -345,8 +345,9 @@ impl Paths {
     ) -> bool {
         let before = self.current();
         let of_family = self.terms.locals.iter().filter(|ip| ip.is_ipv4() == remote.is_ipv4()).count();
-        // With one address of ours it makes no difference which one is named.
-        let named = local.filter(|_| of_family > 1);
+        // With one address of ours it makes no difference which one is named, unless pairs of former ones are still there.
+        let is_pair = self.pairs.iter().any(|pair| pair.remote == remote && pair.local == local);
+        let named = local.filter(|_| of_family > 1 || is_pair);
         let Some(at) = self.ensure(now, remote, named, kind) else { return false };
         if local.is_some() {
             self.pairs[at].seen_local = local;

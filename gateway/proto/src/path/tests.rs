@@ -390,6 +390,24 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
+#[test]
+fn pairs_of_addresses_that_are_no_longer_ours_can_still_be_chosen() {
+    let mut lab = Lab::new(true);
+    let locals = ["10.1.0.2", "10.2.0.2"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+    for local in [None, Some(locals[0]), Some(locals[1])] {
+        lab.leads.insert((place(RELAY), local), ms(57));
+    }
+    lab.paths.set_named(vec![candidate(CandidateKind::Relayed, RELAY)]);
+    lab.tell(0, &[(CandidateKind::Host, RELAY)]);
+    lab.paths.set_named(Vec::new());
+    for locals in [locals.to_vec(), Vec::new()] {
+        lab.paths.set_terms(lab.now, Terms { direct: true, mtu_max: 1500, locals });
+        lab.settle();
+    }
+    lab.run_for(ms(500));
+    assert!(lab.paths.is_proven() && lab.moves.len() <= 2, "{:?}", lab.moves);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
