@@ -3,8 +3,8 @@
 //! Enters: settings, an interface, what its rings were granted. Leaves: what the rings ask for, and what became of it in
 //! words. Never does: ask a driver for what it did not declare.
 //!
-//! In zero-copy mode the driver has to know of it. In copy mode any interface can, as for the kernel's own packets, but what
-//! is saved there is lost in what a packet costs the kernel: `auto` leaves it.
+//! In zero-copy mode the driver has to know of it. In copy mode any interface can, as for the kernel's own packets; what is
+//! saved there was not to be seen beside what a packet costs the kernel: `auto` leaves it.
 
 use landbridge_xsk::{self as xsk, Bound};
 
@@ -41,7 +41,7 @@ pub(super) fn describe(wan: &Wan, interface: &Interface, rings: &[Bound]) -> Str
         ChecksumOffload::Off => "configured".to_owned(),
         _ if asked => "this kernel has no metadata for it (Linux 6.11 and later have)".to_owned(),
         _ if zero_copy => format!("driver {driver} does not declare that offload"),
-        _ => "in copy mode the offload saves nothing".to_owned(),
+        _ => "in copy mode the offload is not shown to pay".to_owned(),
     };
     format!("in software: {why}")
 }
@@ -68,7 +68,7 @@ mod tests {
             (ChecksumOffload::On, bound(false, true), "by the interface, as for the kernel's own packets"),
             (ChecksumOffload::Off, bound(true, false), "in software: configured"),
             (ChecksumOffload::Auto, bound(true, false), "in software: driver mlx9 does not declare that offload"),
-            (ChecksumOffload::Auto, bound(false, false), "in software: in copy mode the offload saves nothing"),
+            (ChecksumOffload::Auto, bound(false, false), "in software: in copy mode the offload is not shown to pay"),
             (
                 ChecksumOffload::On,
                 bound(false, false),

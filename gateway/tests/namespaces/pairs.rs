@@ -10,7 +10,7 @@ use crate::lab::{
 const STREAM: usize = 12 << 20;
 
 fn carries_everything(a: Wan, b: Wan, outside: Outside) {
-    carries_everything_with("", "in software: in copy mode the offload saves nothing", a, b, outside);
+    carries_everything_with("", "in software: in copy mode the offload is not shown to pay", a, b, outside);
 }
 
 /// With these lines in the section of the wan, and this said of the checksums of rings.
