@@ -63,7 +63,9 @@ pub(super) struct Sprays {
     planned: BTreeMap<PeerId, Plan>,
     /// The socket that a handshake came to.
     hit: BTreeMap<PeerId, u16>,
+    /// Of each peer, over a relay and without a session: what introducers say uses up nothing of what the peer may ask for.
     used: BTreeMap<PeerId, Instant>,
+    used_blind: BTreeMap<PeerId, Instant>,
     /// Of searches on the word of introducers, whoever is sought.
     blind: Share,
 }
@@ -218,6 +220,7 @@ impl Endpoint {
     pub(super) fn forget_spray(&mut self, id: PeerId) {
         self.end_spray(id);
         self.sprays.used.remove(&id);
+        self.sprays.used_blind.remove(&id);
     }
 
     fn begin_spray(&mut self, id: PeerId, now: Instant) {
@@ -247,11 +250,11 @@ impl Endpoint {
             }
             return;
         }
-        let Some(used) = admit(now, self.sprays.used.get(&id).copied()) else { return };
+        let Some(used) = admit(now, self.sprays.used_blind.get(&id).copied()) else { return };
         if self.sprays.turns.len() >= WAITING_MAX || !self.sprays.blind.take(now, BLIND_EVERY, BLIND_BURST, 1) {
             return;
         }
-        self.sprays.used.insert(id, used);
+        self.sprays.used_blind.insert(id, used);
         let spray = match plan.role {
             Role::Opens => Spray::opens(now, plan.place),
             Role::Guesses => Spray::guesses(plan.place.ip(), self.rng.random(), Means::Initiations),
