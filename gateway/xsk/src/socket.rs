@@ -83,6 +83,8 @@ pub struct XskStatistics {
 /// One AF_XDP socket, bound to one queue of one interface.
 #[derive(Debug)]
 pub struct Xsk {
+    /// Holds frames of the memory: goes before what keeps that alive.
+    gather: Gather,
     control: Handle,
     rings: ManuallyDrop<Rings>,
     bound: Bound,
@@ -90,7 +92,6 @@ pub struct Xsk {
     /// Frames in the fill and receive rings, and in the transmit and completion rings.
     receiving: usize,
     transmitting: usize,
-    gather: Gather,
     invalid_descriptors: u64,
     unsendable: u64,
 }
