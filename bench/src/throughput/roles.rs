@@ -167,7 +167,7 @@ impl Sender {
         let source = stamping::source(&self.addresses, trial, &run)?;
         let end = Arc::new(AtomicBool::new(false));
         let running = self.end.start(source, Turns::Fair, &end, |work| {
-            std::thread::Builder::new().name("generator".to_owned()).spawn(work).context("no thread")
+            std::thread::Builder::new().name("sender".to_owned()).spawn(work).context("no thread")
         })?;
         let waited = stop.sleep(LEAD + trial.duration);
         waited.and(finish(vec![running], &end))?;
