@@ -8,13 +8,11 @@
 //! Enters: settings, news, answers of servers. Leaves: candidates and the kind of NAT. Never does: wait, or send to anybody
 //! but the servers and routers that it is given.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use landbridge_proto::PeerId;
 use landbridge_proto::candidate::{Behaviour, Candidate, Nat};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -54,8 +52,8 @@ pub(super) struct Candidates {
     /// What the keepers have.
     mapping: [State; 2],
     footing: Footing,
-    /// Peers that are sought.
-    sought: BTreeSet<PeerId>,
+    /// How often a peer had begun to be sought.
+    sought: u64,
     given: (Vec<Candidate>, Nat),
 }
 
@@ -107,7 +105,7 @@ impl Candidates {
             keepers: [None, None],
             mapping: Default::default(),
             footing: Footing::default(),
-            sought: BTreeSet::new(),
+            sought: 0,
             given,
         };
         (candidates, resolved)
@@ -281,11 +279,10 @@ impl Control {
 
     /// Runs what is due: surveys, their questions, and what follows from the answers.
     pub(super) fn run_candidates(&mut self, now: Instant) {
-        let sought = self.driver.endpoint.sought();
-        if !sought.is_subset(&self.candidates.sought) {
+        let sought = self.driver.endpoint.searches_begun();
+        if std::mem::replace(&mut self.candidates.sought, sought) != sought {
             self.driver.outlook.freshen(now);
         }
-        self.candidates.sought = sought;
         let outlook = &mut self.driver.outlook;
         if outlook.is_due(now) {
             if outlook.wants_fresh() && self.candidates.fresh.is_none() {

@@ -183,6 +183,9 @@ impl<N: Network> Driver<N> {
         }
         let Some(socket) = socket else { return };
         self.forget_sprays(|kept| kept.peer == peer);
+        if self.sprays.kept.len() >= KEPT_MAX {
+            self.forget_sprays_left();
+        }
         let Some(slot) = self.keep(socket) else { return };
         self.sprays.kept.push(Kept { peer, remote, slot });
         tracing::debug!(peer = peer.slot, slot, "a port that a search found is kept");
@@ -208,6 +211,16 @@ impl<N: Network> Driver<N> {
     /// Gives up what was kept; the sockets stay at their places until others need them.
     fn forget_sprays(&mut self, which: impl Fn(&Kept) -> bool) {
         self.sprays.kept.retain(|kept| !which(kept));
+    }
+
+    /// There is no room for more: those go whose peers are reached elsewhere.
+    fn forget_sprays_left(&mut self) {
+        let kept = std::mem::take(&mut self.sprays.kept);
+        let is_used = |kept: &Kept| {
+            let endpoint = self.peer(kept.peer).and_then(|state| state.endpoint);
+            endpoint.is_some_and(|(endpoint, _)| endpoint == kept.remote)
+        };
+        self.sprays.kept = kept.into_iter().filter(is_used).collect();
     }
 
     /// The peer is gone.

@@ -436,10 +436,10 @@ impl Endpoint {
         if refused > 0 { Err(DropReason::CandidateRefused) } else { Ok(()) }
     }
 
-    /// Peers that are sought by way of others.
+    /// How often a peer began to be sought by way of others.
     #[must_use]
-    pub fn sought(&self) -> BTreeSet<PeerId> {
-        self.meeting.seeker.sought().collect()
+    pub const fn searches_begun(&self) -> u64 {
+        self.meeting.seeker.begun()
     }
 
     /// What a meeting with a peer is called at a desk; `None` without a key, and for a peer whose key agrees on nothing.

@@ -47,6 +47,8 @@ pub(crate) struct Seeker {
     /// Desks that are used at a time.
     desks_max: usize,
     sought: BTreeSet<PeerId>,
+    /// How often a peer began to be sought.
+    begun: u64,
     desks: BTreeMap<PeerId, Desk>,
     refreshes: BTreeSet<(Instant, PeerId, PeerId)>,
     stops: Vec<Tell>,
@@ -70,6 +72,7 @@ impl Seeker {
         Self {
             desks_max,
             sought: BTreeSet::new(),
+            begun: 0,
             desks: BTreeMap::new(),
             refreshes: BTreeSet::new(),
             stops: Vec::new(),
@@ -83,6 +86,7 @@ impl Seeker {
     /// From here on the peer is sought.
     pub(crate) fn seek(&mut self, now: Instant, peer: PeerId) {
         if self.sought.insert(peer) {
+            self.begun += 1;
             let taken: Vec<_> = self.taken().collect();
             for desk in taken {
                 self.schedule(now, desk, peer);
@@ -201,6 +205,11 @@ impl Seeker {
         if self.is_sought_at(desk, peer) {
             self.schedule(now, desk, peer);
         }
+    }
+
+    /// How often a peer began to be sought.
+    pub(crate) const fn begun(&self) -> u64 {
+        self.begun
     }
 
     pub(crate) fn sought(&self) -> impl Iterator<Item = PeerId> + '_ {
@@ -492,6 +501,8 @@ mod tests {
             }
         }
         assert_eq!(asked.len(), 1000);
+        seeker.seek(start, peer(1000));
+        assert_eq!(seeker.begun(), 1000, "it is sought already");
         for sought in 0..900 {
             seeker.found(start, peer(1000 + sought));
         }

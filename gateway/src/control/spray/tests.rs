@@ -175,6 +175,19 @@ fn the_place_of_a_peer_that_is_gone_is_used_again() {
 }
 
 #[test]
+fn places_of_peers_that_are_reached_elsewhere_are_used_again_once_there_is_no_other() {
+    let (mut driver, _link, far) = lab();
+    let remote = far.local_addr().expect("it is bound");
+    let peer = |n: usize| PeerId { slot: 100 + n as u32, generation: 1 };
+    for n in 0..=KEPT_MAX {
+        driver.begin_spray(peer(n), remote, 1, Instant::now());
+        driver.end_spray(peer(n), Some(SPRAY_SLOT));
+    }
+    assert_ne!(driver.sprays.slot_of(peer(KEPT_MAX), remote), 0);
+    assert_eq!((driver.sprays.slot_of(peer(0), remote), driver.ports.len()), (0, KEPT_MAX));
+}
+
+#[test]
 fn no_more_sockets_are_opened_than_one_search_may_have() {
     assert!(affordable(u16::MAX) <= SOCKETS_MAX);
     assert_eq!(affordable(3), 3);
